@@ -1,0 +1,31 @@
+"""Fixtures every test may use."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+def shared_path(*parts: str) -> Path:
+    """A file of the shared test material, or a skip that says what is missing."""
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"shared test material is not here: {'/'.join(parts)}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_functions() -> dict[str, np.ndarray]:
+    """Arrays computed by the official HRNet data and post-processing functions."""
+    with np.load(shared_path("golden", "functions.npz"), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(42)
+    np.random.seed(42)  # noqa: NPY002 (the global state is what is being pinned)
