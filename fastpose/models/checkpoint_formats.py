@@ -1,0 +1,108 @@
+"""Weights files of all kinds -> tensors under the official names. No code of a file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpose.errors import CheckpointError
+from fastpose.models.meta import ModelMeta
+from fastpose.models.safetensors_file import read_safetensors
+
+WRAPPERS = ("module.", "_orig_mod.", "backbone.")
+"""Prefixes of DataParallel, torch.compile and mmpose's backbone files, taken off when every name has them."""
+
+MMPOSE_HEADS = ("head.", "keypoint_head.")
+MMPOSE_DROPPED = ("data_preprocessor.",)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`tensors` under the official names; `meta` only where fastpose wrote the file."""
+
+    tensors: dict[str, Tensor]
+    meta: ModelMeta | None = None
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads `.safetensors`, or any other name as a file of torch.save; CheckpointError if it cannot be used.
+
+    A file of torch.save is a state_dict, or a dict with one under 'state_dict' (official and mmpose training
+    checkpoints). Names are brought to the official ones by `official_names`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; weights= takes the path of a weights file")
+    if path.suffix == ".safetensors":
+        tensors, meta = read_safetensors(path)
+        return Checkpoint(official_names(tensors), meta)
+    return Checkpoint(official_names(_state_dict(_torch_load(path), path)))
+
+
+def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Takes wrapper prefixes off and maps mmpose's names (`backbone.X`, `head.X`) to the official `X`."""
+    while prefix := next((p for p in WRAPPERS if state and all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if not any(name.startswith(MMPOSE_HEADS) for name in state):
+        return state
+    return {
+        re.sub(r"^(backbone|head|keypoint_head)\.", "", name): tensor
+        for name, tensor in state.items()
+        if not name.startswith(MMPOSE_DROPPED)
+    }
+
+
+class _Inert:
+    """Stands in for what training checkpoints hold besides tensors (a score as a NumPy scalar, log buffers).
+
+    Unpickling builds this instead of the named object, so nothing of NumPy or mmengine is called.
+    """
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_INERT_NAMES = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    "numpy.ndarray",
+    "numpy.dtype",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+
+
+def _torch_load(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals([(_Inert, name) for name in _INERT_NAMES]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a malformed pickle can end in any exception whatever
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and refused:
+            raise CheckpointError(
+                f"{path}: refused, it holds more than tensors ({refused[1]}), and a pickle can run code; "
+                "save the state_dict alone and load that"
+            ) from error
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a readable PyTorch file ({reason[:200]}); it may be cut short: fetch it again"
+        ) from error
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: no state_dict in it, but {type(loaded).__name__}")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout is not torch.strided:
+            raise CheckpointError(
+                f"{path}: not a state_dict: {name!r} is {type(value).__name__}, not a dense tensor; "
+                "save model.state_dict() alone or under 'state_dict'"
+            )
+    return state

@@ -1,0 +1,188 @@
+"""Loading and saving a model's weights, strictly: what does not fit is listed, never skipped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastpose.errors import CheckpointError
+from fastpose.files import write_atomic
+from fastpose.models.checkpoint_formats import official_names, read_checkpoint
+from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.registry import create_model, list_models
+from fastpose.models.safetensors_file import read_safetensors_meta, to_safetensors
+
+logger = logging.getLogger(__name__)
+
+LISTED = 10
+"""Names an error lists of each kind."""
+
+HEAD = "final_layer.weight"
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's step counter: files of PyTorch before 0.4.1 have none, and nothing here depends on it."""
+
+
+def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
+    """Loads a weights file into a model of `fastpose.models` (also inside DDP or torch.compile).
+
+    Takes fastpose's safetensors, official `.pth` files and training checkpoints, mmpose checkpoints, and
+    ImageNet backbones, of which the layers named in `model.backbone_layers` are loaded (hrnet
+    lib/models/pose_hrnet.py, PRETRAINED_LAYERS). Returns the names that the file does not set: () for a whole
+    model, the head's for a backbone. What the file says about input size, channel order and keypoints becomes
+    `model.meta`. CheckpointError where file and model do not fit in every name and shape; then the model is
+    unchanged.
+    """
+    target, path = _pose_model(model), Path(path)
+    checkpoint = read_checkpoint(path)
+    if checkpoint.meta is not None:
+        _check_meta(path, checkpoint.meta, target.meta)
+    own = target.state_dict()
+    found = checkpoint.tensors
+    expected = dict(own)
+    head = [name for name in own if name.split(".")[0] not in target.backbone_layers]
+    is_backbone = checkpoint.meta is None and bool(target.backbone_layers) and not found.keys() & set(head)
+    if is_backbone:
+        expected = {name: own[name] for name in own if name not in head}
+        found = _backbone_part(target, found, expected)
+    _check_fit(path, target, found, expected)
+    target.load_state_dict({**own, **found})
+    if checkpoint.meta is not None:
+        target.meta = checkpoint.meta
+    _log_loaded(path, target, len(found), len(checkpoint.tensors) - len(found), head if is_backbone else [])
+    return tuple(head) if is_backbone else ()
+
+
+def load_model(path: StrPath) -> PoseModel:
+    """Builds the model that a file of `save_weights` describes and loads the file into it."""
+    meta = read_meta(path)
+    if meta is None:
+        raise CheckpointError(
+            f"{path}: does not say which model it is for; use create_model(name, num_joints, weights=...)"
+        )
+    if meta.model not in list_models():
+        raise CheckpointError(f"{path}: is for {meta.model!r}; known models: {', '.join(list_models())}")
+    return create_model(meta.model, meta.num_joints, weights=path)
+
+
+def create_trained(name: str, num_joints: int, weights: StrPath, **options: Any) -> PoseModel:
+    """`create_model` for evaluation: CheckpointError where the file sets only a part, as a backbone does."""
+    model = create_model(name, num_joints, **options)
+    unset = load_weights(model, weights)
+    if unset:
+        raise CheckpointError(
+            f"{weights}: an ImageNet backbone, which leaves {', '.join(unset)} untrained; start a training "
+            "from it with model.weights, and evaluate what comes out"
+        )
+    model.meta = model.meta.with_options(options)
+    return model
+
+
+def read_meta(path: StrPath) -> ModelMeta | None:
+    """What a file of `save_weights` says about its model, from its header alone; None for any other file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    return read_safetensors_meta(path) if path.suffix == ".safetensors" else None
+
+
+def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tensor] | None = None) -> None:
+    """Writes the model's weights, or `state_dict` in their place (an average of them), as safetensors.
+
+    `model.meta` travels along; a kill at any moment leaves the old file or the new one. OutputError if the
+    file cannot be written, CheckpointError if `path` is not named `.safetensors` or `state_dict` does not fit
+    the model.
+    """
+    target, path = _pose_model(model), Path(path)
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: weights are saved as safetensors; name the file {path.stem}.safetensors"
+        )
+    own = target.state_dict()
+    tensors = own if state_dict is None else official_names(dict(state_dict))
+    _check_fit(Path("state_dict"), target, tensors, own)
+    data = to_safetensors(tensors, target.meta)
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
+
+
+def _pose_model(model: nn.Module) -> PoseModel:
+    inner = model
+    while isinstance(wrapped := getattr(inner, "module", getattr(inner, "_orig_mod", None)), nn.Module):
+        inner = wrapped
+    if not isinstance(inner, PoseModel):
+        raise TypeError(f"a model of fastpose.models is needed, got {type(inner).__name__}")
+    return inner
+
+
+def _check_meta(path: Path, file: ModelMeta, model: ModelMeta) -> None:
+    if (file.model, file.num_joints) != (model.model, model.num_joints):
+        raise CheckpointError(
+            f"{path}: holds {file.model} with {file.num_joints} joints, not {model.model} with "
+            f"{model.num_joints}; use create_model({file.model!r}, num_joints={file.num_joints}, weights=...)"
+        )
+
+
+def _backbone_part(
+    model: PoseModel, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The part of a classification network that the model shares; surplus names in it stay, to be told."""
+    return {
+        name: tensor
+        for name, tensor in found.items()
+        if name in expected
+        or (name.split(".")[0] in model.backbone_layers and not name.startswith(model.backbone_extra))
+    }
+
+
+def _check_fit(
+    path: Path, model: PoseModel, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """CheckpointError with every kind of difference between `found` and `expected`, joint counts named."""
+    missing = [name for name in expected if name not in found and not name.endswith(COUNTER)]
+    unexpected = [name for name in found if name not in expected]
+    reshaped = [name for name in expected if name in found and _differs(found[name], expected[name])]
+    if not (missing or unexpected or reshaped):
+        return
+    shapes = [f"{name} {_kind(found[name])} instead of {_kind(expected[name])}" for name in reshaped]
+    report = [f"{path}: does not fit {model.meta.model} with {model.meta.num_joints} joints"]
+    report += _listing("missing", missing) + _listing("unexpected", unexpected)
+    report += _listing("of another shape or type", shapes)
+    same_body = not (missing or unexpected) and set(reshaped) == {HEAD, "final_layer.bias"}
+    if same_body and found[HEAD].shape[1:] == expected[HEAD].shape[1:]:
+        joints = found[HEAD].shape[0]
+        report.append(f"  only the joint count differs: create the model with num_joints={joints}")
+    else:
+        report.append(f"  choose the model the file was made for; known: {', '.join(list_models())}")
+    raise CheckpointError("\n".join(report))
+
+
+def _differs(a: Tensor, b: Tensor) -> bool:
+    """Floats of any width are taken for each other, whole numbers for floats are not."""
+    return a.shape != b.shape or a.is_floating_point() != b.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{tuple(tensor.shape)}"
+
+
+def _listing(kind: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return [f"  {kind} ({len(names)}): {', '.join(names[:LISTED])}{more}"]
+
+
+def _log_loaded(path: Path, model: PoseModel, loaded: int, left_out: int, head: Iterable[str]) -> None:
+    name = model.meta.model
+    if head:
+        parts = ", ".join(sorted({key.split(".")[0] for key in head}))
+        logger.info(
+            "%s: ImageNet backbone, %d tensors loaded into %s, %d left out; %s keeps its initialisation",
+            path, loaded, name, left_out, parts,
+        )  # fmt: skip
+    else:
+        logger.info("%s: %d tensors loaded into %s", path, loaded, name)

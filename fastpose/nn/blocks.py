@@ -1,0 +1,65 @@
+"""Residual blocks of ResNet and HRNet with the official parameter names (hrnet lib/models/pose_hrnet.py)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    """Convolution without bias, padded to keep the size at stride 1, and BatchNorm of momentum 0.1."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: (B, inputs, H, W) -> (B, width, H / stride, W / stride)."""
+
+    expansion = 1
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.bn2 = conv_bn(width, width, 3)
+        self.downsample = _shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions, a shortcut: (B, inputs, H, W) -> (B, 4 width, H / stride, W / stride)."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        outputs = width * self.expansion
+        self.conv1, self.bn1 = conv_bn(inputs, width, 1)
+        self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
+        self.conv3, self.bn3 = conv_bn(width, outputs, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = _shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+def residual_layer(
+    block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, blocks: int, stride: int = 1
+) -> nn.Sequential:
+    """`blocks` residual blocks; the first one takes `inputs` channels and the stride."""
+    outputs = width * block.expansion
+    rest = [block(outputs, width) for _ in range(1, blocks)]
+    return nn.Sequential(block(inputs, width, stride), *rest)
+
+
+def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if inputs == outputs and stride == 1:
+        return None
+    return nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
