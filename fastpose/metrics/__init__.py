@@ -1,0 +1,1 @@
+"""What papers report: OKS-AP, PCKh, PCK, AUC, EPE."""

@@ -1,0 +1,1 @@
+"""Plain-PyTorch operations: the specification, the fallback and the oracle of every fast implementation."""

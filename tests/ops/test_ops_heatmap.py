@@ -1,0 +1,124 @@
+"""fastpose.ops.gaussian_heatmaps: dispatch, registration and compilation."""
+
+import pytest
+import torch
+from interpreter import run_interpreted
+from tolerances import TOLERANCES
+
+from fastpose import backend
+from fastpose.errors import BackendUnavailableError
+from fastpose.ops import gaussian_heatmaps
+from fastpose.reference import heatmap as reference
+
+SIZES = {"heatmap_size": (12, 16), "input_size": (48, 64)}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def sample(device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    joints = torch.rand(3, 17, 2, dtype=dtype, device=device) * 90 - 20
+    joints[0, :3, 0] = torch.tensor([torch.nan, torch.inf, 1e30], dtype=dtype, device=device)
+    return joints, (torch.rand(3, 17, device=device) > 0.3).float()
+
+
+def assert_matches(got, expected):
+    heatmaps, weight = (value.cpu() for value in got)
+    assert torch.equal(heatmaps > 0, expected[0] > 0)
+    atol, rtol = TOLERANCES["heatmap", "triton"]
+    torch.testing.assert_close(heatmaps, expected[0], atol=atol, rtol=rtol)
+    assert torch.equal(weight, expected[1])
+
+
+@pytest.mark.parametrize("name", ["auto", "reference"])
+def test_is_the_reference_on_a_cpu(name):
+    joints, visible = sample()
+    with backend.use_backend(name):
+        got = gaussian_heatmaps(joints, visible, sigma=1.5, **SIZES)
+    expected = reference.gaussian_heatmaps(joints, visible, sigma=1.5, **SIZES)
+    assert torch.equal(got[0], expected[0])
+    assert torch.equal(got[1], expected[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck(dtype):
+    arguments = (*sample(dtype=dtype), (12, 16), (48, 64), 2.0)
+    torch.library.opcheck(torch.ops.fastpose.gaussian_heatmaps.default, arguments)
+
+
+def test_compiles_whole():
+    joints, visible = sample()
+    compiled = torch.compile(gaussian_heatmaps, fullgraph=True, backend="aot_eager")
+    expected = reference.gaussian_heatmaps(joints, visible, **SIZES)
+    assert_matches(compiled(joints, visible, **SIZES), expected)
+
+
+def test_triton_by_name_never_falls_back(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(backend, "_current", "triton")
+    with pytest.raises(BackendUnavailableError, match="triton: gaussian_heatmaps: joints are on cpu"):
+        gaussian_heatmaps(*sample(), **SIZES)
+
+
+def test_triton_in_the_interpreter(tmp_path):
+    pytest.importorskip("triton")
+    body = """
+from fastpose.backend import use_backend
+from fastpose.ops import gaussian_heatmaps
+compiled = torch.compile(gaussian_heatmaps, fullgraph=True, backend="aot_eager")
+launches = []
+import fastpose.kernels.heatmap as kernels
+launch = kernels.launch_gaussian_heatmaps
+kernels.launch_gaussian_heatmaps = lambda *arguments: launches.append(1) or launch(*arguments)
+with use_backend("triton"):
+    sizes = {"heatmap_size": (12, 16), "input_size": (48, 64)}
+    outputs = [run(*inputs, **sizes) for run in (gaussian_heatmaps, compiled)]
+assert len(launches) == 2, launches
+"""
+    joints, visible = sample()
+    expected = reference.gaussian_heatmaps(joints, visible, **SIZES)
+    for got in run_interpreted(body, (joints, visible), tmp_path):
+        assert_matches(got, expected)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cuda_matches_reference(golden_functions, dtype):
+    joints = torch.from_numpy(golden_functions["target_256x192_joints"]).to(dtype)
+    visible = torch.from_numpy(golden_functions["target_256x192_visible"])
+    sizes = {"heatmap_size": (48, 64), "input_size": (192, 256)}
+    expected = reference.gaussian_heatmaps(joints, visible, **sizes)
+    for run in (gaussian_heatmaps, torch.compile(gaussian_heatmaps, fullgraph=True)):
+        assert_matches(run(joints.cuda(), visible.cuda(), **sizes), expected)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_cuda_graph_replay():
+    joints, visible = sample("cuda")
+    gaussian_heatmaps(joints, visible, **SIZES)  # compiles the kernel, which must not happen in capture
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = gaussian_heatmaps(joints, visible, **SIZES)
+    fresh, visible_now = sample("cuda")
+    joints.copy_(fresh)
+    visible.copy_(visible_now)
+    graph.replay()
+    assert_matches(got, reference.gaussian_heatmaps(fresh.cpu(), visible_now.cpu(), **SIZES))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"joints": torch.zeros(2, 3, 2, requires_grad=True)}, "joints: requires grad"),
+        ({"joints": torch.zeros(2, 3)}, r"joints: expected \(B, K, 2\)"),
+        ({"visible": torch.zeros(2, 4)}, r"visible: expected \(2, 3\)"),
+        ({"visible": torch.zeros(2, 3, device="meta")}, "visible: expected a tensor on cpu"),
+        ({"sigma": -1.0}, "sigma: expected a positive number"),
+    ],
+    ids=["grad", "joints", "visible", "device", "sigma"],
+)
+def test_rejects(change, message):
+    arguments = {"joints": torch.zeros(2, 3, 2), "visible": torch.ones(2, 3), **SIZES, **change}
+    with pytest.raises(ValueError, match=message):
+        gaussian_heatmaps(**arguments)
