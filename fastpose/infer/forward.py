@@ -1,0 +1,92 @@
+"""Crops through a network to keypoints in the image: what validation and prediction share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fastpose.device import autocast
+from fastpose.nn.normalize import normalize_crops
+from fastpose.ops import decode_heatmaps
+
+
+@dataclass
+class Predictions:
+    """One row a sample, in the order in which the samples came.
+
+    index (N,) int64 row of the person table; keypoints (N, K, 2) float32 image pixels; score (N, K) float32
+    peak heights; valid (N, K) bool, false where a map had no finite value; usable (N,) bool, false where the
+    picture could not be read.
+    """
+
+    index: np.ndarray
+    keypoints: np.ndarray
+    score: np.ndarray
+    valid: np.ndarray
+    usable: np.ndarray
+
+
+@dataclass
+class ForwardOptions:
+    """How a network is run: `flip_test` averages the mirrored picture's heatmaps in, shifted by one pixel
+    unless `shift` is false (hrnet lib/core/function.py); `dtype` is that of autocast, None for float32."""
+
+    device: torch.device
+    flip_index: Sequence[int]
+    flip_test: bool = True
+    shift: bool = True
+    dtype: torch.dtype | None = None
+
+
+@torch.inference_mode()
+def forward_crops(
+    model: nn.Module,
+    crops: torch.Tensor,
+    center: torch.Tensor,
+    scale: torch.Tensor,
+    options: ForwardOptions,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """crops (B, H, W, 3) uint8, center and scale (B, 2) -> keypoints (B, K, 2), score and valid (B, K).
+
+    The mirrored crops go through the network in the same batch, and the decoder averages, finds the peaks
+    and maps them back into the image, so that nothing but coordinates leaves the device.
+    """
+    device = options.device
+    inputs = normalize_crops(crops.to(device, non_blocking=True))
+    if options.flip_test:
+        inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
+    with autocast(options.dtype, device):
+        heatmaps = model(inputs)
+    flipped = None
+    if options.flip_test:
+        heatmaps, flipped = heatmaps.chunk(2)
+    return decode_heatmaps(
+        heatmaps,
+        center.to(device),
+        scale.to(device),
+        flipped=flipped,
+        flip_index=torch.as_tensor(options.flip_index, device=device) if options.flip_test else None,
+        shift=options.shift,
+    )
+
+
+def predict_batches(
+    model: nn.Module,
+    batches: Iterable[dict[str, torch.Tensor]],
+    options: ForwardOptions,
+    on_batch: Callable[[int], None] = lambda size: None,
+) -> Predictions:
+    """Runs a loader's batches; `on_batch(size)` is told of each. The network is left in eval mode."""
+    model.eval()
+    rows: list[tuple[np.ndarray, ...]] = []
+    for batch in batches:
+        found = forward_crops(model, batch["crop"], batch["center"], batch["scale"], options)
+        rows.append(
+            (batch["index"].numpy(), *(tensor.cpu().numpy() for tensor in found), batch["usable"].numpy())
+        )
+        on_batch(len(batch["index"]))
+    return Predictions(*(np.concatenate(columns) for columns in zip(*rows, strict=True)))

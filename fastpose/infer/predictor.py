@@ -1,0 +1,117 @@
+"""People in whole pictures: boxes in, keypoints in image pixels out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fastpose.data.affine import box_to_center_scale, get_affine_transform, warp_crop
+from fastpose.device import autocast_dtype, pick_device
+from fastpose.errors import CheckpointError, DataError
+from fastpose.infer.forward import ForwardOptions, forward_crops
+from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
+from fastpose.models import ModelMeta, load_model
+
+BATCH = 32
+
+
+@dataclass
+class Poses:
+    """N persons of one picture: keypoints (N, K, 2) float32 image pixels, score (N, K) float32, boxes (N, 4)
+    xywh float64, box_score (N,), and `skipped`: one line for each box that could not be used."""
+
+    keypoints: np.ndarray
+    score: np.ndarray
+    boxes: np.ndarray
+    box_score: np.ndarray
+    skipped: list[str]
+
+
+class Predictor:
+    """A network with everything needed to run it on pictures, all of it read from its weights file."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module | str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        flip_test: bool = True,
+        amp: str = "auto",
+    ) -> None:
+        """model: a fastpose network, or the .safetensors that `fastpose train` or `save_weights` wrote."""
+        network = model if isinstance(model, torch.nn.Module) else load_model(model)
+        self.meta: ModelMeta = network.meta  # type: ignore[assignment]
+        self.keypoints = self.meta.keypoints or _usual_keypoints(self.meta.num_joints)
+        self.device = pick_device(device)
+        self.model = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.options = ForwardOptions(
+            self.device,
+            self.keypoints.flip_index,
+            flip_test=flip_test,
+            dtype=autocast_dtype(amp, self.device),
+        )
+
+    def __call__(
+        self, image: np.ndarray, boxes: np.ndarray | None = None, box_score: np.ndarray | None = None
+    ) -> Poses:
+        """image (H, W, 3) uint8 BGR, as cv2 reads it; boxes (N, 4) xywh pixels, the whole picture if None.
+
+        A box that is not finite, has no area or lies outside the picture is skipped with a reason.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise DataError(f"image must be (H, W, 3) uint8 in BGR order, got {image.shape} {image.dtype}")
+        height, width = image.shape[:2]
+        whole = np.array([[0, 0, width, height]])
+        given = whole if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
+        scores = np.ones(len(given)) if box_score is None else np.asarray(box_score, np.float64)
+        reasons = [unusable_box(box, width, height) for box in given]
+        keep = np.array([reason is None for reason in reasons], dtype=bool)
+        skipped = [f"box {i} {given[i].tolist()}: {reason}" for i, reason in enumerate(reasons) if reason]
+        keypoints, score = self._run(image, given[keep])
+        return Poses(keypoints, score, given[keep].astype(np.float64), scores[keep], skipped)
+
+    def _run(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        size = self.meta.input_size
+        joints = self.keypoints.num_joints
+        found = [(np.zeros((0, joints, 2), np.float32), np.zeros((0, joints), np.float32))]
+        for start in range(0, len(boxes), BATCH):
+            center, scale = box_to_center_scale(boxes[start : start + BATCH], size[0] / size[1])
+            warped = [
+                warp_crop(image, get_affine_transform(c, s, 0.0, size), size)
+                for c, s in zip(center, scale, strict=True)
+            ]
+            batch = np.stack(warped)
+            if self.meta.channel_order == "rgb":
+                batch = np.ascontiguousarray(batch[..., ::-1])
+            crops, centers, scales = map(torch.from_numpy, (batch, center, scale))
+            keypoints, score, valid = forward_crops(self.model, crops, centers, scales, self.options)
+            shown = torch.where(valid[..., None], keypoints, torch.nan)
+            found.append((shown.cpu().numpy(), score.cpu().numpy()))
+        return tuple(np.concatenate(columns) for columns in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def unusable_box(box: np.ndarray, width: int, height: int) -> str | None:
+    """Why a box (x, y, w, h) cannot be cut out of a picture of this size, or None."""
+    if not np.isfinite(box).all():
+        return "not finite"
+    x, y, w, h = box
+    if w < 1 or h < 1:
+        return "less than one pixel wide or high"
+    if w > 1e5 or h > 1e5:
+        return "more than 100,000 pixels wide or high"
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return "outside the picture"
+    return None
+
+
+def _usual_keypoints(num_joints: int) -> KeypointSet:
+    for known in (COCO_17, MPII_16):
+        if known.num_joints == num_joints:
+            return known
+    raise CheckpointError(
+        f"the weights have {num_joints} joints and do not say which; "
+        "create the model with keypoints=KeypointSet(...)"
+    )

@@ -1,0 +1,36 @@
+"""Metrics as a table that fits a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+COLUMNS = 80
+SPACE = "  "
+
+
+def metric_table(metrics: Mapping[str, float], title: str) -> str:
+    """The title, then the metrics' names above their values with three decimals, in the order of the mapping.
+
+    COCO's ten figures (the order of hrnet lib/dataset/coco.py) and PCKh's joints each take one row of at
+    most 80 columns; more metrics go on in further rows. A value that is not finite, or -1, which
+    pycocotools gives when there is nothing to measure, is written n/a.
+    """
+    cells = [(name, _number(value)) for name, value in metrics.items()]
+    lines = [title]
+    names = values = ""
+    for name, value in cells:
+        width = max(len(name), len(value))
+        if names and len(names) + len(SPACE) + width > COLUMNS:
+            lines += [names, values, ""]
+            names = values = ""
+        space = SPACE if names else ""
+        names += space + name.rjust(width)
+        values += space + value.rjust(width)
+    if names:
+        lines += [names, values]
+    return "\n".join(lines)
+
+
+def _number(value: float) -> str:
+    return "n/a" if not math.isfinite(value) or value == -1 else f"{value:.3f}"
