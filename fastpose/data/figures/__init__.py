@@ -1,0 +1,8 @@
+"""The embedded data set: rendered, articulated human figures with exact labels."""
+
+from fastpose.data.figures.disk import write_figures
+from fastpose.data.figures.shapes import PARTS
+from fastpose.data.figures.style import FigureStyle
+from fastpose.data.figures.table import FigureImages, read_figures
+
+__all__ = ["PARTS", "FigureImages", "FigureStyle", "read_figures", "write_figures"]

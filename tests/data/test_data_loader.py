@@ -1,0 +1,177 @@
+"""Batches: the same for every number of workers, and typed errors out of workers."""
+
+import os
+import signal
+from functools import partial
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_coco import write_coco
+
+from fastpose.data import Augmentation, CropDataset, EpochSampler, make_loader, read_coco
+from fastpose.errors import ConfigError, DataError, ImageError
+
+SIZE = (48, 64)
+
+
+@pytest.fixture
+def coco(tmp_path):
+    return partial(write_coco, tmp_path)
+
+
+def batches(dataset, workers, epochs=2):
+    sampler = EpochSampler(len(dataset), 3, shuffle=True, seed=5)
+    loader = make_loader(dataset, sampler, workers=workers)
+    found = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found += list(loader)
+    return found
+
+
+def outcome(loader):
+    """Kind and message of the error. Workers left to the garbage collector would take 5 s to end."""
+    try:
+        list(loader)
+    except Exception as error:
+        return type(error), str(error)
+    finally:
+        if loader.num_workers:
+            loader._iterator._shutdown_workers()
+    return None, ""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_the_workers(coco, workers):
+    dataset = CropDataset(read_coco(*coco(), aspect_ratio=0.75), input_size=SIZE, augmentation=Augmentation())
+    alone, split = batches(dataset, 0), batches(dataset, workers)
+    assert len(alone) == len(split) == 4
+    for a, b in zip(alone, split, strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not torch.equal(alone[0]["crop"], alone[2]["crop"])
+
+
+def test_forms_of_a_batch(coco):
+    dataset = CropDataset(read_coco(*coco(), aspect_ratio=0.75), input_size=SIZE)
+    batch = batches(dataset, 0, epochs=1)[0]
+    assert {key: (tuple(value.shape), value.dtype) for key, value in batch.items()} == {
+        "crop": ((3, 64, 48, 3), torch.uint8),
+        "joints": ((3, 17, 2), torch.float32),
+        "visible": ((3, 17), torch.float32),
+        "weight": ((3, 17), torch.float32),
+        "center": ((3, 2), torch.float32),
+        "scale": ((3, 2), torch.float32),
+        "index": ((3,), torch.int64),
+        "usable": ((3,), torch.bool),
+    }
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_reaches_the_caller_as_itself(coco, workers):
+    paths = coco()
+    (paths[1] / "1.jpg").unlink()
+    dataset = CropDataset(read_coco(*paths, aspect_ratio=0.75), input_size=SIZE, on_bad="stop")
+    kind, message = outcome(make_loader(dataset, EpochSampler(4, 2, shuffle=False), workers=workers))
+    assert issubclass(kind, ImageError)
+    assert message.endswith("1.jpg: no such image file")
+    assert "Traceback" not in message
+
+
+class KillsItsWorker(CropDataset):
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_worker_is_a_typed_error(coco):
+    dataset = KillsItsWorker(read_coco(*coco(), aspect_ratio=0.75))
+    kind, message = outcome(make_loader(dataset, EpochSampler(4, 2, shuffle=False), workers=1))
+    assert kind is DataError
+    assert "data worker stopped: DataLoader worker" in message
+
+
+class Buggy(CropDataset):
+    def __getitem__(self, key):
+        raise RuntimeError("a bug, not bad data")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bugs_are_not_dressed_up_as_data_errors(coco, workers):
+    dataset = Buggy(read_coco(*coco(), aspect_ratio=0.75))
+    kind, message = outcome(make_loader(dataset, EpochSampler(4, 2, shuffle=False), workers=workers))
+    assert kind is RuntimeError
+    assert "a bug" in message
+
+
+class ReportsThreads(CropDataset):
+    def __getitem__(self, key):
+        sample = super().__getitem__(key)
+        return {**sample, "threads": np.array([cv2.getNumThreads(), torch.get_num_threads()])}
+
+
+def test_workers_use_one_thread(coco):
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    batch = batches(ReportsThreads(read_coco(*coco(), aspect_ratio=0.75)), 1, epochs=1)[0]
+    assert batch["threads"].tolist() == [[1, 1]] * 3
+    assert (cv2.getNumThreads(), torch.get_num_threads()) == before
+
+
+def test_global_random_state_is_left_alone(coco):
+    dataset = CropDataset(read_coco(*coco(), aspect_ratio=0.75), input_size=SIZE, augmentation=Augmentation())
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    batches(dataset, 0)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def rows(sampler):
+    return [[row for _, row in batch] for batch in sampler]
+
+
+def test_sampler_covers_every_row_once():
+    sampler = EpochSampler(10, 4, shuffle=True, seed=3)
+    assert len(sampler) == 3
+    assert [len(batch) for batch in sampler] == [4, 4, 2]
+    assert sorted(row for batch in rows(sampler) for row in batch) == list(range(10))
+    assert len(EpochSampler(10, 4, shuffle=True, drop_last=True)) == 2
+    assert rows(EpochSampler(5, 2, shuffle=False)) == [[0, 1], [2, 3], [4]]
+
+
+def test_sampler_order_depends_on_seed_and_epoch():
+    sampler = EpochSampler(50, 50, shuffle=True, seed=3)
+    first = rows(sampler)
+    assert rows(sampler) == first
+    sampler.set_epoch(1)
+    assert next(iter(sampler))[0][0] == 1
+    assert rows(sampler) != first
+    assert rows(EpochSampler(50, 50, shuffle=True, seed=4)) != first
+
+
+def test_sampler_resumes_in_the_middle():
+    sampler = EpochSampler(10, 3, shuffle=True, seed=3)
+    sampler.set_epoch(2)
+    whole = list(sampler)
+    sampler.set_epoch(2, start_batch=2)
+    assert list(sampler) == whole[2:]
+    assert len(sampler) == 4
+    sampler.set_epoch(2, start_batch=4)
+    assert list(sampler) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EpochSampler(0, 1, shuffle=False),
+        lambda: EpochSampler(1, 0, shuffle=False),
+        lambda: EpochSampler(3, 4, shuffle=False, drop_last=True),
+        lambda: EpochSampler(3, 2, shuffle=False).set_epoch(0, start_batch=3),
+        lambda: EpochSampler(3, 2, shuffle=False).set_epoch(-1),
+        lambda: make_loader(None, None, workers=-1),
+    ],
+    ids=["empty", "batch", "drop-last", "start", "epoch", "workers"],
+)
+def test_wrong_arguments_are_refused(make):
+    with pytest.raises(ConfigError):
+        make()
