@@ -79,7 +79,7 @@ class CropLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:  # type: ignore[override]
         try:
-            for batch in super().__iter__():
+            for batch in self._start():
                 if isinstance(batch, FastposeError):
                     try:
                         raise batch
@@ -94,6 +94,15 @@ class CropLoader(DataLoader[Any]):
                 f"a data worker stopped: {reason}. Use fewer workers or a smaller cache if memory ran out, "
                 "enlarge /dev/shm (docker: --shm-size), or see the error with workers=0"
             ) from error
+
+    def _start(self) -> Iterator[Any]:
+        # A forked worker that inherits OpenCV's pool of threads hangs when it gives the pool up.
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(threads)
 
 
 def make_loader(

@@ -93,11 +93,21 @@ class HRNet(PoseModel):
         self.backbone_extra = (f"stage4.{config.modules[2] - 1}.fuse_layers.",)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Official initialisation: convolutions N(0, 0.001), BatchNorm 1 and 0, biases 0."""
+    def reset_parameters(self, init: str = "official") -> None:
+        """Fresh parameters: BatchNorm 1 and 0, biases 0, and convolutions by `init`.
+
+        'official' is N(0, 0.001), meant to be followed by ImageNet weights (hrnet lib/models/pose_hrnet.py);
+        'kaiming' is that of HRNet's classification networks, fan-out for ReLU, which learns faster from
+        nothing; the last layer stays N(0, 0.001). Another name raises ConfigError.
+        """
+        if init not in ("official", "kaiming"):
+            raise ConfigError(f"init must be 'official' or 'kaiming', got {init!r}")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.001)
+                if init == "kaiming" and module is not self.final_layer:
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                else:
+                    nn.init.normal_(module.weight, std=0.001)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):

@@ -89,3 +89,7 @@ class PoseModel(nn.Module):
         super().__init__()
         self.meta = meta
         self.backbone_extra: tuple[str, ...] = ()
+
+    def reset_parameters(self, init: str = "official") -> None:
+        """Draws fresh parameters; what `init` may be is the network's to say."""
+        raise ConfigError(f"{type(self).__name__} has no initialisation {init!r}")

@@ -27,8 +27,8 @@ def plot_curves(results_csv: str | Path, out_png: str | Path) -> None:
 
     results_csv: the columns epoch, lr, loss, seconds, images_per_second and those of SCORES that the run
     has; other columns are not drawn, and a score that passes 1 is a percentage. Blank fields are left out; of
-    an epoch that appears twice (a resumed run) the last row counts. Raises DataError for a file that is missing,
-    not a table or without one epoch, OutputError when the picture cannot be written.
+    an epoch that appears twice (a resumed run) the last row counts. Raises DataError for a file that is
+    missing, not a table or without one epoch, OutputError when the picture cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 
 import cv2
@@ -116,6 +118,23 @@ def test_workers_use_one_thread(coco):
     batch = batches(ReportsThreads(read_coco(*coco(), aspect_ratio=0.75)), 1, epochs=1)[0]
     assert batch["threads"].tolist() == [[1, 1]] * 3
     assert (cv2.getNumThreads(), torch.get_num_threads()) == before
+
+
+AFTER_OPENCV = """
+import sys, cv2, numpy as np
+from fastpose.data import CropDataset, EpochSampler, make_loader, read_coco
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 3)
+dataset = CropDataset(read_coco(*sys.argv[1:], aspect_ratio=0.75), input_size=(48, 64))
+print(len(list(make_loader(dataset, EpochSampler(len(dataset), 3, shuffle=False), workers=1))))
+print(cv2.getNumThreads())
+"""
+
+
+def test_workers_start_after_opencv_has_used_its_threads(coco):
+    command = [sys.executable, "-c", AFTER_OPENCV, *map(str, coco())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.split() == ["2", "4"], done.stderr
 
 
 def test_global_random_state_is_left_alone(coco):

@@ -56,7 +56,7 @@ def test_mpii_head_boxes_give_pckh_in_any_order():
 
 def test_without_head_boxes_pck_of_the_box_is_given():
     table = table_of(6)
-    evaluation = evaluate_predictions(table, predictions_of(table.joints + [3.0, 4.0]))
+    evaluation = evaluate_predictions(table, predictions_of(table.joints + np.array([3.0, 4.0])))
     assert evaluation.headline == "PCK@0.2"
     assert evaluation.metrics["EPE"] == pytest.approx(5.0, abs=1e-4)
     assert evaluation.score == 1.0

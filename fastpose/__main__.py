@@ -1,0 +1,7 @@
+"""`python -m fastpose` is the `fastpose` command."""
+
+import sys
+
+from fastpose.cli import main
+
+sys.exit(main())

@@ -1,0 +1,39 @@
+"""What several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastpose.train.config import Config
+
+
+def new_verb(verbs: Any, name: str, help_line: str, epilog: str) -> argparse.ArgumentParser:
+    """A sub-parser whose description is its help line and whose examples keep their line breaks."""
+    return verbs.add_parser(
+        name,
+        help=help_line,
+        description=help_line[0].upper() + help_line[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def config_or_run(name: str, overrides: list[str]) -> tuple[Config, Path | None]:
+    """A configuration by name or file, or that of a run folder (returned beside it)."""
+    from fastpose.train.config_io import load_config
+
+    folder = Path(name)
+    if (folder / "config.yaml").is_file():
+        return load_config(folder / "config.yaml", overrides), folder
+    return load_config(name, overrides), None
+
+
+def free_folder(folder: Path) -> Path:
+    """`folder`, or `folder`-2, -3, ...: the first that does not exist."""
+    candidate, number = folder, 2
+    while candidate.exists():
+        candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return candidate

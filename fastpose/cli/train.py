@@ -1,0 +1,73 @@
+"""`fastpose train`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fastpose.cli._common import config_or_run, free_folder, new_verb
+
+EPILOG = """\
+examples:
+  fastpose train coco/hrnet_w32_256x192 data.root=data/coco model.weights=hrnet_w32_imagenet.pth
+  fastpose train samples/figures train.epochs=20 run.name=first
+  fastpose train my.yaml train.batch_size=32 train.lr=2.5e-4 val.flip_test=false
+  fastpose train runs/train/first --resume             go on after a kill, bit for bit on the CPU
+
+A run lives in DIR/train/NAME (run.dir, run.name): config.yaml with every setting, results.csv, curves.png,
+TensorBoard events, pictures/, best.safetensors, last.safetensors and checkpoints/ to resume from.
+--list shows the configurations that come with fastpose; docs/training.md explains every setting.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    parser = new_verb(verbs, "train", "train a network from a configuration", EPILOG)
+    parser.add_argument("config", nargs="?", help="a shipped configuration, a yaml file, or a run folder")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if any")
+    parser.add_argument("--list", action="store_true", help="print the shipped configurations and stop")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    from fastpose.errors import ConfigError
+    from fastpose.train.config_io import list_configs
+
+    if args.list:
+        print("\n".join(list_configs()))
+        return
+    if args.config is None:
+        raise ConfigError("which configuration? `fastpose train --list` shows those that come with fastpose")
+    config, folder = config_or_run(args.config, args.settings)
+    if folder is not None and not args.resume:
+        raise ConfigError(f"{folder} is a run folder: add --resume to go on with it, or name a configuration")
+    if folder is None:
+        folder = Path(config.run.dir) / "train" / (config.run.name or config.name)
+        folder = folder if args.resume else free_folder(folder)
+    train(config, folder)
+
+
+def train(config: Any, folder: Path) -> Any:
+    """Trains (or goes on) in `folder`, with the messages a person wants around it; returns the evaluation."""
+    from fastpose.infer.table import metric_table
+    from fastpose.train.curves import plot_curves
+    from fastpose.train.loop import Trainer
+
+    trainer = Trainer(config, folder)
+    persons = trainer.train_persons
+    print(
+        f"training {config.model.name} on {len(persons)} persons in {len(persons.file_names)} pictures, "
+        f"{trainer.steps_per_epoch} steps an epoch, on {trainer.device}; run folder {folder}"
+    )
+    for reason, count in sorted((+persons.skipped).items()):
+        print(f"  left out: {count} x {reason}")
+    if trainer.resumed:
+        done = trainer.progress
+        print(f"resumed after {done.epoch} epochs and {done.batch} steps")
+    evaluation = trainer.fit()
+    plot_curves(folder / "results.csv", folder / "curves.png")
+    if evaluation is not None:
+        print(metric_table(evaluation.metrics, title=f"{folder.name}: {len(trainer.val_persons)} persons"))
+    print(f"done: {folder}/best.safetensors, last.safetensors, results.csv, curves.png")
+    return evaluation

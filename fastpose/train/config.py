@@ -1,0 +1,117 @@
+"""What a run is: the fields of a configuration file, with their meanings and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fastpose.data.augment import Augmentation
+
+
+@dataclass
+class ModelConfig:
+    """Which network: a name of `fastpose.models.list_models()`, and where its weights start from."""
+
+    name: str = "hrnet_w32"
+    init: Literal["official", "kaiming"] = "official"  # where no weights are given; kaiming learns faster
+    weights: str | None = None  # official .pth, mmpose .pth, ImageNet backbone, or .safetensors
+    channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # auto: what the weights say, else the network's
+
+
+@dataclass
+class FiguresConfig:
+    """The embedded data set of rendered figures (`data.format: figures`)."""
+
+    train_count: int = 4000  # pictures
+    val_count: int = 100
+    image_size: list[int] = field(default_factory=lambda: [256, 256])  # width, height
+    people: list[int] = field(default_factory=lambda: [1, 3])  # fewest and most in a picture
+    occluders: bool = True
+
+
+@dataclass
+class DataConfig:
+    """Where pictures and annotations are and how a person is cut out of them."""
+
+    format: Literal["coco", "mpii", "figures"] = "coco"
+    root: str | None = None  # a folder in the official layout of the format
+    train_split: str = "train2017"
+    val_split: str = "val2017"
+    train_annotations: str | None = None  # these four override the official layout
+    train_images: str | None = None
+    val_annotations: str | None = None
+    val_images: str | None = None
+    input_size: list[int] = field(default_factory=lambda: [192, 256])  # width, height
+    sigma: float = 2.0  # of the target Gaussian, in heatmap pixels
+    flip_pairs: list[list[int]] | None = None  # override for custom keypoints
+    sigmas: list[float] | None = None  # OKS sigmas, override for custom keypoints
+    joint_weights: bool = False  # official USE_DIFFERENT_JOINTS_WEIGHT
+    on_bad: Literal["skip", "stop"] = "skip"  # samples that cannot be used
+    cache_mb: int = 0  # decoded pictures kept, per worker
+    workers: int | Literal["auto"] = "auto"
+    figures: FiguresConfig = field(default_factory=FiguresConfig)
+
+
+@dataclass
+class TrainConfig:
+    """The optimisation: one process, `batch_size` samples a step."""
+
+    epochs: int = 210
+    batch_size: int = 128
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0  # the official 1e-4 never reaches its Adam
+    milestones: list[int] = field(default_factory=lambda: [170, 200])  # epochs after which lr drops
+    gamma: float = 0.1
+    schedule: Literal["step", "cosine"] = "step"
+    warmup_steps: int = 0
+    loss: Literal["mse", "ohkm"] = "mse"
+    ohkm_topk: int = 8
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    clip_grad: float = 0.0  # largest norm of the gradient, 0 for none
+    save_steps: int = 0  # extra checkpoints within an epoch, 0 for one at its end only
+    keep: int = 2  # training states kept
+
+
+@dataclass
+class ValConfig:
+    """The evaluation; defaults are the official test settings."""
+
+    every: int = 1  # epochs
+    batch_size: int = 64
+    flip_test: bool = True
+    shift_heatmap: bool = True
+    boxes: Literal["gt", "detector"] = "gt"
+    detections: str | None = None  # json of detector boxes
+    score_threshold: float = 0.0
+    nms: Literal["hard", "soft", "none"] = "hard"
+    oks_threshold: float = 0.9
+    in_vis_threshold: float = 0.2
+
+
+@dataclass
+class RunConfig:
+    """Where a run lives and on what it runs."""
+
+    dir: str = "runs"
+    name: str | None = None  # default: the configuration's name
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0  # of torch on the CPU, 0 for its own choice
+    pictures_every: int = 10  # epochs between sheets of predictions, 0 for never
+    tensorboard: bool = True
+
+
+@dataclass
+class Config:
+    """Everything; `fastpose train FILE key=value` reads it and saves it, resolved, in the run folder."""
+
+    name: str = "run"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    val: ValConfig = field(default_factory=ValConfig)
+    run: RunConfig = field(default_factory=RunConfig)

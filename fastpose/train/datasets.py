@@ -1,0 +1,134 @@
+"""From a configuration to its person tables, crops and network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from fastpose.data.coco import coco_layout, read_coco, read_detections
+from fastpose.data.dataset import CropDataset
+from fastpose.data.figures import FigureStyle, read_figures
+from fastpose.data.mpii import read_mpii
+from fastpose.data.persons import PersonTable
+from fastpose.errors import ConfigError
+from fastpose.keypoints import KeypointSet
+from fastpose.models import PoseModel, create_model, create_trained, load_weights
+from fastpose.train.config import Config
+
+VAL_FIGURES_SEED = 1_000_003  # held-out figures never share a picture with any training seed below it
+
+
+def aspect_ratio(config: Config) -> float:
+    width, height = config.data.input_size
+    return width / height
+
+
+def train_table(config: Config) -> PersonTable:
+    """Persons to train on."""
+    return _read(config, "train")
+
+
+def val_table(config: Config) -> PersonTable:
+    """Persons to evaluate: annotated boxes, or the detector's when `val.boxes` says so."""
+    if config.val.boxes == "gt":
+        return _read(config, "val")
+    if config.data.format != "coco":
+        raise ConfigError(f"val.boxes=detector needs data.format=coco, not {config.data.format}")
+    annotations, images = _coco_files(config, "val")
+    truth = _read(config, "val")
+    return read_detections(
+        Path(str(config.val.detections)),
+        annotations,
+        images,
+        aspect_ratio=aspect_ratio(config),
+        keypoint_set=truth.keypoints,
+        score_threshold=config.val.score_threshold,
+    )
+
+
+def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | None = None) -> PoseModel:
+    """The network of a configuration for these keypoints: with the weights to start from, or `trained`."""
+    options: dict[str, Any] = {
+        "keypoints": keypoints,
+        "input_size": (config.data.input_size[0], config.data.input_size[1]),
+        "channel_order": None if config.model.channel_order == "auto" else config.model.channel_order,
+    }
+    name, joints = config.model.name, keypoints.num_joints
+    if trained is not None:
+        return create_trained(name, joints, trained, **options)
+    model = create_model(name, joints, **options)
+    model.reset_parameters(config.model.init)
+    if config.model.weights is not None:
+        load_weights(model, config.model.weights)
+        model.meta = model.meta.with_options(options)
+    return model
+
+
+def crop_dataset(config: Config, table: PersonTable, channel_order: str, *, training: bool) -> CropDataset:
+    """The crops of a table, augmented and seeded for training."""
+    return CropDataset(
+        table,
+        input_size=(config.data.input_size[0], config.data.input_size[1]),
+        channel_order="bgr" if channel_order == "bgr" else "rgb",
+        augmentation=config.augment if training else None,
+        seed=config.run.seed,
+        on_bad=config.data.on_bad,
+        joint_weights=config.data.joint_weights,
+        cache_mb=config.data.cache_mb,
+    )
+
+
+def _read(config: Config, part: str) -> PersonTable:
+    if config.data.format == "figures":
+        return _figures(config, part)
+    if config.data.format == "mpii":
+        return _mpii(config, part)
+    annotations, images = _coco_files(config, part)
+    pairs = config.data.flip_pairs
+    return read_coco(
+        annotations,
+        images,
+        aspect_ratio=aspect_ratio(config),
+        sigmas=config.data.sigmas,
+        flip_pairs=None if pairs is None else [(left, right) for left, right in pairs],
+        on_bad=config.data.on_bad,
+    )
+
+
+def _mpii(config: Config, part: str) -> PersonTable:
+    root = Path(str(config.data.root))
+    split = config.data.train_split if part == "train" else config.data.val_split
+    table = read_mpii(root, split, aspect_ratio=aspect_ratio(config), on_bad=config.data.on_bad)
+    head_boxes = root / "annot" / f"gt_{split}.mat"
+    if head_boxes.is_file():
+        table.annotations = head_boxes
+    return table
+
+
+def _coco_files(config: Config, part: str) -> tuple[Path, Path]:
+    data = config.data
+    training = part == "train"
+    annotations = data.train_annotations if training else data.val_annotations
+    images = data.train_images if training else data.val_images
+    if annotations and images:
+        return Path(annotations), Path(images)
+    if data.root is None:
+        raise ConfigError(f"data.root, or data.{part}_annotations and data.{part}_images, must be set")
+    layout = coco_layout(Path(data.root), data.train_split if training else data.val_split)
+    return Path(annotations or layout[0]), Path(images or layout[1])
+
+
+def _figures(config: Config, part: str) -> PersonTable:
+    figures = config.data.figures
+    training = part == "train"
+    style = dataclasses.replace(
+        FigureStyle(), people=(figures.people[0], figures.people[1]), occluders=figures.occluders
+    )
+    return read_figures(
+        figures.train_count if training else figures.val_count,
+        seed=config.run.seed if training else VAL_FIGURES_SEED + config.run.seed,
+        aspect_ratio=aspect_ratio(config),
+        image_size=(figures.image_size[0], figures.image_size[1]),
+        style=style,
+    )

@@ -1,0 +1,48 @@
+"""Sheets of predictions: the fastest way to see what a run has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from fastpose.data.affine import get_affine_transform, transform_points, warp_crop
+from fastpose.data.persons import PersonTable
+from fastpose.errors import ImageError
+from fastpose.files import write_atomic
+from fastpose.infer.draw import draw_poses
+from fastpose.infer.forward import Predictions
+from fastpose.infer.sheet import contact_sheet
+
+CELL = (192, 256)
+
+
+def save_sheet(path: Path, table: PersonTable, predictions: Predictions, count: int = 24) -> None:
+    """Writes a PNG with `count` persons spread evenly over the table, each cut out and drawn."""
+    usable = np.flatnonzero(predictions.usable)
+    chosen = usable[np.unique(np.linspace(0, len(usable) - 1, min(count, len(usable))).astype(int))]
+    cells = []
+    for position in chosen:
+        try:
+            cells.append(_cell(table, predictions, int(position)))
+        except ImageError:
+            continue
+    if cells:
+        write_png(path, contact_sheet(cells, columns=6, cell=CELL))
+
+
+def _cell(table: PersonTable, predictions: Predictions, position: int) -> np.ndarray:
+    row = predictions.index[position]
+    image = table.images.read(str(table.file_names[table.image_index[row]]))
+    matrix = get_affine_transform(table.center[row], table.scale[row], 0.0, CELL)
+    crop = warp_crop(image, matrix, CELL)
+    keypoints = transform_points(predictions.keypoints[position].astype(np.float64), matrix)
+    return draw_poses(crop, keypoints[None], predictions.score[position][None], table.keypoints)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes a BGR picture as PNG, whole or not at all."""
+    import cv2
+
+    data = cv2.imencode(".png", image)[1].tobytes()
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
