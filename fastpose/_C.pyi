@@ -1,0 +1,32 @@
+"""The compiled extension (csrc/python/bindings.cpp). Addresses are `Tensor.data_ptr()`, 0 for none."""
+
+source_hash: str
+has_cuda: bool
+
+class DecodeParams:
+    def __init__(
+        self,
+        *,
+        heatmaps: int,
+        flipped: int,
+        flip_index: int,
+        center: int,
+        scale: int,
+        keypoints: int,
+        score: int,
+        valid: int,
+        batch: int,
+        joints: int,
+        height: int,
+        width: int,
+        dtype: int,
+        shift: bool,
+        refine: bool,
+    ) -> None: ...
+
+def decode_cpu(params: DecodeParams, threads: int) -> None: ...
+
+# Only where has_cuda is true; the integers returned are values of cudaError_t.
+def decode_cuda(params: DecodeParams, device: int, stream: int) -> int: ...
+def decode_cuda_status(device: int) -> int: ...
+def cuda_error_text(code: int) -> str: ...

@@ -1,0 +1,191 @@
+"""decode_heatmaps: heatmaps to keypoints in one pass, on the CPU (OpenMP) or on a GPU (one launch)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastpose import _ext
+from fastpose._checks import check_device, check_no_grad, check_shape, check_tensor
+from fastpose.backend import get_backend, log_fallback
+from fastpose.errors import BackendUnavailableError
+from fastpose.reference import decode as reference
+from fastpose.reference.decode import Decoded
+
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # DType in csrc/decode/decode.h
+_Outputs = tuple[Tensor, Tensor, Tensor]
+
+torch.library.define(
+    "fastpose::decode_heatmaps",
+    "(Tensor heatmaps, Tensor? flipped, Tensor? flip_index, Tensor? center, Tensor? scale, "
+    "bool shift, bool refine) -> (Tensor keypoints, Tensor score, Tensor valid)",
+)
+
+
+def decode_heatmaps(
+    heatmaps: Tensor,
+    center: Tensor | None = None,
+    scale: Tensor | None = None,
+    *,
+    flipped: Tensor | None = None,
+    flip_index: Sequence[int] | Tensor | None = None,
+    shift: bool = True,
+    refine: bool = True,
+) -> Decoded:
+    """Keypoints of a batch of heatmaps, mapped back to the image. Nothing waits for the device.
+
+    Args:
+        heatmaps: (B, K, H, W), not empty but for B, floating point; all arithmetic on it is float32.
+        center: (B, 2) centre of the crop box in image pixels, or None for coordinates in heatmap pixels.
+        scale: (B, 2) size of the crop box / 200 px; only the width is used, as in the official code.
+        flipped: (B, K, H, W) raw output of the network on the mirrored batch, averaged in.
+        flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`). For CUDA graphs pass an int64
+            tensor on the GPU; its values are not checked, and an entry out of range makes its joint invalid.
+        shift: move the mirrored-back maps one pixel to the right before averaging.
+        refine: move each peak a quarter pixel towards its higher neighbour, per axis.
+
+    Returns:
+        keypoints (B, K, 2) float32 (x, y), score (B, K) float32 peak value, valid (B, K) bool.
+        Only finite values compete, and the lowest flat index wins a tie. A peak that is not positive gives
+        heatmap (0, 0), mapped like any point; a map without a finite value also score 0 and valid False.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong; the message names it and what was got.
+        BackendUnavailableError: the backend `cpp` was asked for and cannot take these tensors.
+
+    Source: hrnet lib/core/inference.py, get_final_preds; lib/core/function.py, validate.
+    """
+    _check(heatmaps, center, scale, flipped)
+    order = None if flipped is None else _flip_tensor(flip_index, heatmaps)
+    if _runs_natively(get_backend(), heatmaps.dtype, str(heatmaps.device)):
+        return Decoded(*_decode_op(heatmaps, flipped, order, center, scale, shift, refine))
+    return reference.decode_heatmaps(
+        heatmaps, center, scale, flipped=flipped, flip_index=order, shift=shift, refine=refine
+    )
+
+
+def _check(heatmaps: Tensor, center: Tensor | None, scale: Tensor | None, flipped: Tensor | None) -> None:
+    check_tensor("heatmaps", heatmaps, 4)
+    check_no_grad("heatmaps", heatmaps)
+    batch, joints, height, width = heatmaps.shape
+    if joints == 0 or not 0 < height * width < 2**30:
+        shape = tuple(heatmaps.shape)
+        raise ValueError(f"heatmaps: expected (B, K, H, W) with K > 0 and 0 < H * W < 2^30, got {shape}")
+    if (center is None) != (scale is None):
+        raise ValueError("center and scale: give both, or neither for coordinates in heatmap pixels")
+    for name, value in (("center", center), ("scale", scale)):
+        if value is not None:
+            check_tensor(name, value, 2)
+            check_shape(name, value, (batch, 2))
+            check_device(name, value, heatmaps.device)
+    if flipped is not None:
+        check_tensor("flipped", flipped, 4)
+        check_no_grad("flipped", flipped)
+        check_shape("flipped", flipped, heatmaps.shape)
+        check_device("flipped", flipped, heatmaps.device)
+        if flipped.dtype != heatmaps.dtype:
+            raise TypeError(f"flipped: expected {heatmaps.dtype} like heatmaps, got {flipped.dtype}")
+
+
+def _flip_tensor(flip_index: Sequence[int] | Tensor | None, heatmaps: Tensor) -> Tensor:
+    joints = heatmaps.shape[1]
+    if flip_index is None:
+        raise ValueError("flip_index: needed with flipped, got None; pass KeypointSet.flip_index")
+    if not isinstance(flip_index, Tensor):
+        flip_index = [int(k) for k in flip_index]
+        _check_permutation(flip_index, joints)
+        return torch.tensor(flip_index, dtype=torch.int64, device=heatmaps.device)
+    check_shape("flip_index", flip_index, (joints,))
+    if flip_index.dtype.is_floating_point or flip_index.dtype == torch.bool:
+        raise TypeError(f"flip_index: expected integers, got {flip_index.dtype}")
+    return flip_index.to(heatmaps.device, torch.int64)
+
+
+def _check_permutation(order: Sequence[int], joints: int) -> None:
+    if sorted(order) != list(range(joints)):
+        raise ValueError(f"flip_index: expected a permutation of {joints} joints, got {tuple(order)}")
+
+
+@torch.compiler.assume_constant_result  # the answer is the same for the life of the process
+def _runs_natively(backend: str, dtype: torch.dtype, device_name: str) -> bool:
+    if backend == "reference":
+        return False
+    device = torch.device(device_name)
+    reason = _ext.missing(device.type)
+    if dtype not in _DTYPES:
+        reason = f"fastpose._C has no code for {dtype} heatmaps"
+    elif not reason and device.type == "cuda":
+        reason = _ext.cuda_refusal(device.index or 0)
+    if reason and backend == "cpp":
+        raise BackendUnavailableError(f"cpp: decode_heatmaps: {reason}; `auto` would use the reference")
+    if reason:
+        log_fallback("decode_heatmaps", reason)
+    return not reason
+
+
+def _decode_native(
+    heatmaps: Tensor,
+    flipped: Tensor | None,
+    flip_index: Tensor | None,
+    center: Tensor | None,
+    scale: Tensor | None,
+    shift: bool,
+    refine: bool,
+) -> _Outputs:
+    module, reason = _ext.load()
+    if module is None:
+        raise BackendUnavailableError(f"cpp: {reason}")
+    if flip_index is not None and flip_index.device.type == "cpu":
+        _check_permutation(flip_index.tolist(), heatmaps.shape[1])
+    inputs = {  # named, so that they outlive the call
+        "heatmaps": heatmaps.contiguous(),
+        "flipped": None if flipped is None else flipped.contiguous(),
+        "flip_index": None if flip_index is None else flip_index.contiguous(),
+        "center": None if center is None else center.float().contiguous(),
+        "scale": None if scale is None else scale.float().contiguous(),
+    }
+    keypoints, score, valid = _empty_outputs(heatmaps)
+    batch, joints, height, width = heatmaps.shape
+    params = module.DecodeParams(
+        **{name: 0 if value is None else value.data_ptr() for name, value in inputs.items()},
+        keypoints=keypoints.data_ptr(),
+        score=score.data_ptr(),
+        valid=valid.data_ptr(),
+        batch=batch,
+        joints=joints,
+        height=height,
+        width=width,
+        dtype=_DTYPES[heatmaps.dtype],
+        shift=shift,
+        refine=refine,
+    )
+    _launch(module, params, heatmaps.device)
+    return keypoints, score, valid
+
+
+def _launch(module: Any, params: Any, device: torch.device) -> None:
+    if device.type == "cpu":
+        module.decode_cpu(params, torch.get_num_threads())
+        return
+    error = module.decode_cuda(params, device.index, torch.cuda.current_stream(device).cuda_stream)
+    if error != 0:
+        raise RuntimeError(f"decode_heatmaps on {device}: {module.cuda_error_text(error)}")
+
+
+def _empty_outputs(heatmaps: Tensor) -> _Outputs:
+    shape = heatmaps.shape[:2]
+    keypoints = heatmaps.new_empty((*shape, 2), dtype=torch.float32)
+    score = heatmaps.new_empty(shape, dtype=torch.float32)
+    return keypoints, score, heatmaps.new_empty(shape, dtype=torch.bool)
+
+
+def _decode_fake(heatmaps: Tensor, *_: object) -> _Outputs:
+    return _empty_outputs(heatmaps)
+
+
+torch.library.impl("fastpose::decode_heatmaps", ("cpu", "cuda"), _decode_native)
+torch.library.register_fake("fastpose::decode_heatmaps", _decode_fake)
+_decode_op = torch.ops.fastpose.decode_heatmaps.default
