@@ -26,7 +26,10 @@ class FiguresConfig:
     val_count: int = 100
     image_size: list[int] = field(default_factory=lambda: [256, 256])  # width, height
     people: list[int] = field(default_factory=lambda: [1, 3])  # fewest and most in a picture
-    occluders: bool = True
+    occluders: bool = True  # things in front of people
+    truncation: float = 0.12  # share of persons cut by the border
+    lying: float = 0.04  # share of persons who lie
+    facing: list[float] = field(default_factory=lambda: [0.55, 0.25, 0.2])  # front, side, back
 
 
 @dataclass

@@ -66,6 +66,8 @@ def check_config(config: Config) -> None:
     for key, pair in pairs.items():
         if len(pair) != 2:
             raise ConfigError(f"{key}={pair}: must be two whole numbers")
+    if len(config.data.figures.facing) != 3:
+        raise ConfigError(f"data.figures.facing={config.data.figures.facing}: must be three shares")
     width, height = config.data.input_size
     rules = [
         (width >= 32 and height >= 32 and width % 32 == 0 and height % 32 == 0,

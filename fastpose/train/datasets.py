@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +121,12 @@ def _coco_files(config: Config, part: str) -> tuple[Path, Path]:
 def _figures(config: Config, part: str) -> PersonTable:
     figures = config.data.figures
     training = part == "train"
-    style = dataclasses.replace(
-        FigureStyle(), people=(figures.people[0], figures.people[1]), occluders=figures.occluders
+    style = FigureStyle(
+        people=(figures.people[0], figures.people[1]),
+        occluders=figures.occluders,
+        truncation=figures.truncation,
+        lying=figures.lying,
+        facing=(figures.facing[0], figures.facing[1], figures.facing[2]),
     )
     return read_figures(
         figures.train_count if training else figures.val_count,
