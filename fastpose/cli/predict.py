@@ -42,64 +42,24 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from fastpose.data.images import read_image
-    from fastpose.errors import ImageError
     from fastpose.files import make_folder
-    from fastpose.infer.draw import draw_poses
+    from fastpose.infer.files import predict_files
     from fastpose.infer.predictor import Predictor
-    from fastpose.infer.results import pose_rows, read_boxes, write_results
+    from fastpose.infer.results import read_boxes, write_results
     from fastpose.infer.sources import find_images
     from fastpose.train.log import progress_bar
-    from fastpose.train.pictures import write_png
 
     files = find_images(args.images)
     boxes = read_boxes(args.boxes, files, min_score=args.box_score) if args.boxes else None
     predictor = Predictor(_network(args), device=args.device, flip_test=not args.no_flip)
     out = make_folder(args.out)
-    names = _output_names(files, out)
-    rows: list[dict[str, Any]] = []
-    failed = []
     with progress_bar("predicting", len(files)) as advance:
-        for file in files:
-            advance(1)
-            try:
-                image = read_image(file)
-            except ImageError as error:
-                failed.append(str(error))
-                continue
-            given = boxes[file] if boxes is not None else None
-            poses = predictor(image, given.boxes if given else None, given.scores if given else None)
-            failed += [f"{file}: {reason}" for reason in poses.skipped]
-            rows += pose_rows(file, poses, image_id=given.image_id if given else None)
-            drawn = draw_poses(
-                image,
-                poses.keypoints,
-                poses.score,
-                predictor.keypoints,
-                boxes=poses.boxes if given else None,
-                person_score=poses.box_score if given else None,
-                threshold=args.threshold,
-            )
-            write_png(names[file], drawn)
+        rows, skipped = predict_files(predictor, files, boxes, out, threshold=args.threshold, on_file=advance)
     write_results(out / "predictions.json", rows)
-    for line in failed:
+    for line in skipped:
         print(f"skipped: {line}")
-    print(
-        f"{len(rows)} persons in {len(files)} pictures, {len(failed)} skipped: {out}/predictions.json, PNGs"
-    )
-
-
-def _output_names(files: list[Path], out: Path) -> dict[Path, Path]:
-    """One PNG a picture, with a number added where two pictures share a stem; never one of the pictures."""
-    taken = {file.resolve() for file in files}
-    names = {}
-    for file in files:
-        name, number = out / f"{file.stem}.png", 2
-        while name.resolve() in taken:
-            name, number = out / f"{file.stem}-{number}.png", number + 1
-        taken.add(name.resolve())
-        names[file] = name
-    return names
+    print(f"{len(rows)} persons in {len(files)} pictures, {len(skipped)} skipped")
+    print(f"results: {out}/predictions.json and a PNG for each picture")
 
 
 def _network(args: argparse.Namespace) -> Any:

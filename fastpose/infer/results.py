@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpose.errors import DataError
-from fastpose.files import make_folder, write_text
+from fastpose.files import make_folder, write_atomic, write_text
 
 if TYPE_CHECKING:
     from fastpose.infer.predictor import Poses
@@ -82,6 +82,14 @@ def write_results(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
         raise DataError(f"{path}: a result cannot be written as JSON: {error}") from error
     make_folder(path.parent)
     write_text(path, "[" + ",\n".join(lines) + "]\n")
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Writes a BGR picture as PNG, whole or not at all; OutputError when it cannot be written."""
+    import cv2
+
+    data = cv2.imencode(".png", image)[1].tobytes()
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_boxes(

@@ -9,9 +9,9 @@ import numpy as np
 from fastpose.data.affine import get_affine_transform, transform_points, warp_crop
 from fastpose.data.persons import PersonTable
 from fastpose.errors import ImageError
-from fastpose.files import write_atomic
 from fastpose.infer.draw import draw_poses
 from fastpose.infer.forward import Predictions
+from fastpose.infer.results import write_png
 from fastpose.infer.sheet import contact_sheet
 
 CELL = (192, 256)
@@ -38,11 +38,3 @@ def _cell(table: PersonTable, predictions: Predictions, position: int) -> np.nda
     crop = warp_crop(image, matrix, CELL)
     keypoints = transform_points(predictions.keypoints[position].astype(np.float64), matrix)
     return draw_poses(crop, keypoints[None], predictions.score[position][None], table.keypoints)
-
-
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Writes a BGR picture as PNG, whole or not at all."""
-    import cv2
-
-    data = cv2.imencode(".png", image)[1].tobytes()
-    write_atomic(path, lambda temporary: temporary.write_bytes(data))
