@@ -17,11 +17,11 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"run.device={name!r}: not a device; use auto, cpu, cuda or cuda:N") from error
+        raise ConfigError(f"device {name!r}: not a device; use auto, cpu, cuda or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"run.device={name!r}: use auto, cpu, cuda or cuda:N")
+        raise ConfigError(f"device {name!r}: use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"run.device={name!r}: this machine shows {torch.cuda.device_count()} CUDA devices")
+        raise ConfigError(f"device {name!r}: this machine shows {torch.cuda.device_count()} CUDA devices")
     return device
 
 
@@ -34,7 +34,7 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     if amp == "auto":
         return torch.bfloat16 if device.type == "cuda" or cpu_has_bf16() else None
     if amp == "fp16" and device.type == "cpu":
-        raise ConfigError("train.amp=fp16 needs a CUDA device; use bf16 or none on the CPU")
+        raise ConfigError("amp=fp16 needs a CUDA device; use bf16 or none on the CPU")
     return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 

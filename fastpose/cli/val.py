@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastpose.cli._common import config_or_run, new_verb
+
+if TYPE_CHECKING:
+    from fastpose.train.config import Config
 
 EPILOG = """\
 examples:
@@ -30,12 +33,12 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from fastpose.device import autocast_dtype, pick_device
+    from fastpose.device import pick_device
     from fastpose.errors import ConfigError
     from fastpose.infer.results import write_results
     from fastpose.infer.table import metric_table
+    from fastpose.progress import progress_bar
     from fastpose.train.datasets import build_model, val_table
-    from fastpose.train.log import progress_bar
     from fastpose.train.validate import validate
 
     config, folder = config_or_run(args.config, args.settings)
@@ -46,16 +49,19 @@ def run(args: argparse.Namespace) -> None:
     table = val_table(config)
     model = build_model(config, table.keypoints, weights).to(device)
     with progress_bar("evaluating", len(table)) as advance:
-        evaluation, _ = validate(
-            model, config, table, device, autocast_dtype(config.train.amp, device), advance
-        )
-    boxes = (
-        f"detector boxes from {config.val.detections}"
-        if config.val.boxes == "detector"
-        else "annotated boxes"
+        evaluation, _ = validate(model, config, table, device, advance)
+    print(
+        metric_table(evaluation.metrics, title=_title(config, weights, len(table), model.meta.channel_order))
     )
-    flip = "with" if config.val.flip_test else "without"
-    print(metric_table(evaluation.metrics, title=f"{weights}: {len(table)} {boxes}, {flip} flip test"))
     if args.out:
         write_results(args.out, evaluation.results)
         print(f"results: {args.out}")
+
+
+def _title(config: Config, weights: Path | str, persons: int, channel_order: str) -> str:
+    """What the figures rest on: boxes, crops, precision and flip test."""
+    val, (width, height) = config.val, config.data.input_size
+    boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
+    flip = "with" if val.flip_test else "without"
+    crops = f"crops {width}x{height} {channel_order}"
+    return f"{weights}\n{persons} {boxes}, {crops}, amp {val.amp}, {flip} flip test"

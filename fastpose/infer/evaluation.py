@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpose.data.persons import PersonTable
+from fastpose.errors import DataError
 from fastpose.infer.forward import Predictions
 from fastpose.metrics.coco_eval import evaluate_coco
 from fastpose.metrics.coco_results import coco_results
@@ -44,6 +45,11 @@ class Evaluation:
 def person_results(table: PersonTable, predictions: Predictions, options: ScoreOptions) -> list[dict]:
     """COCO result rows after rescoring and OKS-NMS; samples that could not be read are left out."""
     use = predictions.usable & predictions.valid.any(axis=1)
+    if not use.any():
+        raise DataError(
+            f"none of {len(use)} persons has a prediction: {int((~predictions.usable).sum())} are in "
+            "unreadable pictures, and the network gave nothing finite for the rest; run `fastpose check`"
+        )
     if not use.all():
         logger.warning("%d of %d persons have no prediction", int((~use).sum()), len(use))
     rows = predictions.index[use]

@@ -39,7 +39,7 @@ class Predictor:
         *,
         device: str = "auto",
         flip_test: bool = True,
-        amp: str = "auto",
+        amp: str = "none",
     ) -> None:
         """model: a fastpose network, or the .safetensors that `fastpose train` or `save_weights` wrote."""
         network = model if isinstance(model, torch.nn.Module) else load_model(model)
@@ -59,14 +59,14 @@ class Predictor:
     ) -> Poses:
         """image (H, W, 3) uint8 BGR, as cv2 reads it; boxes (N, 4) xywh pixels, the whole picture if None.
 
-        A box that is not finite, has no area or lies outside the picture is skipped with a reason.
+        A box that is not finite, has no area or lies outside the picture is skipped with a reason; arguments
+        of another form raise DataError.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise DataError(f"image must be (H, W, 3) uint8 in BGR order, got {image.shape} {image.dtype}")
-        height, width = image.shape[:2]
-        whole = np.array([[0, 0, width, height]])
-        given = whole if boxes is None else np.asarray(boxes, np.float64).reshape(-1, 4)
-        scores = np.ones(len(given)) if box_score is None else np.asarray(box_score, np.float64)
+        height, width = _check_image(image).shape[:2]
+        given = _rows("boxes", [[0, 0, width, height]] if boxes is None else boxes, 4)
+        scores = np.ones(len(given)) if box_score is None else _rows("box_score", box_score, 1)[:, 0]
+        if len(scores) != len(given):
+            raise DataError(f"box_score: {len(scores)} scores for {len(given)} boxes")
         reasons = [unusable_box(box, width, height) for box in given]
         keep = np.array([reason is None for reason in reasons], dtype=bool)
         skipped = [f"box {i} {given[i].tolist()}: {reason}" for i, reason in enumerate(reasons) if reason]
@@ -91,6 +91,27 @@ class Predictor:
             shown = torch.where(valid[..., None], keypoints, torch.nan)
             found.append((shown.cpu().numpy(), score.cpu().numpy()))
         return tuple(np.concatenate(columns) for columns in zip(*found, strict=True))  # type: ignore[return-value]
+
+
+def _check_image(image: object) -> np.ndarray:
+    if image is None:
+        raise DataError("image is None: cv2.imread gives that for a file that it cannot read")
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(f"image must be an array (H, W, 3) uint8 in BGR order, got {got}")
+    if not image.size:
+        raise DataError(f"image is empty: {image.shape}")
+    return image
+
+
+def _rows(name: str, values: object, columns: int) -> np.ndarray:
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: must hold numbers: {error}") from error
+    if array.size % columns or (array.size and columns > 1 and array.shape[-1] != columns):
+        raise DataError(f"{name}: expected (N, {columns}), got {array.shape}")
+    return array.reshape(-1, columns)
 
 
 def unusable_box(box: np.ndarray, width: int, height: int) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastpose.errors import ImageError
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def find_images(sources: str | Path | Iterable[str | Path]) -> list[Path]:

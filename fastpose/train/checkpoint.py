@@ -123,8 +123,11 @@ def _restore(
         if scaler and training["scaler"]:
             scaler.load_state_dict(training["scaler"])
     except _UNUSABLE as error:
+        what = str(error).splitlines()
+        more = f" (and {len(what) - 3} more lines)" if len(what) > 3 else ""
         raise CheckpointError(
-            f"{path}: does not fit this run: {error}; resume with the configuration of the run folder"
+            f"{path}: does not fit this run: {' '.join(line.strip() for line in what[:3])}{more}; "
+            "resume with the settings that the run was started with"
         ) from error
     _set_rng_state(training["rng"])
     return Progress(**training["progress"])

@@ -84,6 +84,7 @@ class ValConfig:
 
     every: int = 1  # epochs
     batch_size: int = 64
+    amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
     flip_test: bool = True
     shift_heatmap: bool = True
     boxes: Literal["gt", "detector"] = "gt"

@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 
 from fastpose.errors import ConfigError
+from fastpose.files import write_text
 from fastpose.train.config import Config
+from fastpose.train.config_check import check_config
 
 SHIPPED = Path(__file__).resolve().parents[1] / "configs"
 
@@ -53,40 +55,7 @@ def load_config(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def save_config(config: Config, path: Path) -> None:
     """Writes every field, defaults included."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-
-
-def check_config(config: Config) -> None:
-    """Raises ConfigError for values that no run can use."""
-    pairs = {
-        "data.input_size": config.data.input_size,
-        "data.figures.image_size": config.data.figures.image_size,
-        "data.figures.people": config.data.figures.people,
-    }
-    for key, pair in pairs.items():
-        if len(pair) != 2:
-            raise ConfigError(f"{key}={pair}: must be two whole numbers")
-    if len(config.data.figures.facing) != 3:
-        raise ConfigError(f"data.figures.facing={config.data.figures.facing}: must be three shares")
-    width, height = config.data.input_size
-    rules = [
-        (width >= 32 and height >= 32 and width % 32 == 0 and height % 32 == 0,
-         f"data.input_size {[width, height]}: both must be positive multiples of 32"),
-        (config.train.epochs >= 1, f"train.epochs={config.train.epochs}: must be at least 1"),
-        (config.train.batch_size >= 1, f"train.batch_size={config.train.batch_size}: must be at least 1"),
-        (config.val.batch_size >= 1, f"val.batch_size={config.val.batch_size}: must be at least 1"),
-        (config.val.every >= 1, f"val.every={config.val.every}: must be at least 1"),
-        (config.train.lr > 0, f"train.lr={config.train.lr}: must be positive"),
-        (config.data.sigma > 0, f"data.sigma={config.data.sigma}: must be positive"),
-        (config.train.keep >= 1, f"train.keep={config.train.keep}: must be at least 1"),
-        (config.data.format == "figures" or config.data.root or config.data.val_annotations,
-         f"data.root is not set: give the folder of the {config.data.format} data, data.root=FOLDER"),
-        (config.val.boxes == "gt" or config.val.detections,
-         "val.boxes=detector needs the boxes: val.detections=FILE.json"),
-    ]  # fmt: skip
-    for holds, message in rules:
-        if not holds:
-            raise ConfigError(message)
+    write_text(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -131,7 +100,8 @@ def _build(cls: type, values: Any, where: str, prefix: str = "") -> Any:
     known = dict(_fields(cls))
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key '{prefix}{key}'{_nearest(str(key), list(known))}")
+            names = [f"{prefix}{name}" for name in known]
+            raise ConfigError(f"{where}: unknown key '{prefix}{key}'{_nearest(f'{prefix}{key}', names)}")
     built = {
         key: _build(known[key], value, where, f"{prefix}{key}.")
         if dataclasses.is_dataclass(known[key])
@@ -180,13 +150,15 @@ def _override(config: Config, override: str) -> Config:
     return _with(config, key.split("."), value, key)
 
 
-def _with(group: Any, path: list[str], value: Any, key: str) -> Any:
+def _with(group: Any, path: list[str], value: Any, key: str, above: str = "") -> Any:
     """A copy of a group of settings with one of them, `path` below it, changed."""
     name, *below = path
-    hint = _known(group, name, key)
+    hint = _known(group, name, key, above)
     if dataclasses.is_dataclass(hint):
         if below:
-            return dataclasses.replace(group, **{name: _with(getattr(group, name), below, value, key)})
+            return dataclasses.replace(
+                group, **{name: _with(getattr(group, name), below, value, key, f"{above}{name}.")}
+            )
         names = ", ".join(f"{key}.{name}" for name, _ in _fields(typing.cast(type, hint)))
         raise ConfigError(f"override: '{key}' is a group; set one of {names}")
     if below:
@@ -194,8 +166,9 @@ def _with(group: Any, path: list[str], value: Any, key: str) -> Any:
     return dataclasses.replace(group, **{name: _typed(value, hint, f"override {key}")})
 
 
-def _known(target: Any, name: str, key: str) -> Any:
+def _known(target: Any, name: str, key: str, group: str) -> Any:
     known = dict(_fields(type(target)))
     if name not in known:
-        raise ConfigError(f"override: unknown key '{key}'{_nearest(name, list(known))}")
+        names = [f"{group}{field}" for field in known]
+        raise ConfigError(f"override: unknown key '{key}'{_nearest(f'{group}{name}', names)}")
     return known[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from fastpose.data.mpii import read_mpii
 from fastpose.data.persons import PersonTable
 from fastpose.errors import ConfigError
 from fastpose.keypoints import KeypointSet
-from fastpose.models import PoseModel, create_model, create_trained, load_weights
+from fastpose.models import PoseModel, create_model, create_trained, load_weights, read_meta
 from fastpose.train.config import Config
+
+logger = logging.getLogger(__name__)
 
 VAL_FIGURES_SEED = 1_000_003  # held-out figures never share a picture with any training seed below it
 
@@ -55,6 +58,11 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     }
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
+        saved = read_meta(trained)
+        if saved is not None and saved.input_size != options["input_size"]:
+            logger.warning(
+                "%s was trained on crops of %s, not %s", trained, saved.input_size, options["input_size"]
+            )
         return create_trained(name, joints, trained, **options)
     model = create_model(name, joints, **options)
     model.reset_parameters(config.model.init)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fastpose.files import write_text
+from fastpose.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +56,6 @@ class RunLog:
     def close(self) -> None:
         if self.events:
             self.events.close()
-
-
-@contextmanager
-def progress_bar(title: str, total: int, console: Console | None = None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal and nothing elsewhere; yields `advance(count)`."""
-    console = console or Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
 
 
 def _csv(history: list[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from fastpose.data.loader import EpochSampler, make_loader
 from fastpose.device import autocast_dtype, pick_device
-from fastpose.errors import DataError, TrainingError
+from fastpose.errors import ConfigError, DataError, TrainingError
 from fastpose.files import make_folder, remove_leftovers
 from fastpose.infer.evaluation import Evaluation
 from fastpose.models import PoseModel
@@ -38,11 +38,13 @@ class Trainer:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.folder = config, make_folder(folder)
         self.device = pick_device(config.run.device)
-        self.dtype = autocast_dtype(config.train.amp, self.device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.run.seed)
         self.train_persons, self.val_persons = train_table(config), val_table(config)
+        joints = self.train_persons.keypoints.num_joints
+        if config.train.loss == "ohkm" and config.train.ohkm_topk > joints:
+            raise ConfigError(f"train.ohkm_topk={config.train.ohkm_topk}: the data has {joints} joints")
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         model = build_model(config, self.train_persons.keypoints)
         self.model: PoseModel = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
@@ -52,14 +54,14 @@ class Trainer:
             self.optimizer,
             config.train,
             sigma=config.data.sigma,
-            dtype=self.dtype,
+            dtype=autocast_dtype(config.train.amp, self.device),
             device=self.device,
         )
         self._feed()
         for place in (folder, folder / CHECKPOINTS):
             remove_leftovers(place)
-        save_config(config, folder / "config.yaml")
         state = load_state(folder / CHECKPOINTS, self.model, self.optimizer, self.step.scaler)
+        save_config(config, folder / "config.yaml")  # only once the state has proved to fit
         self.resumed, self.progress = state is not None, state or Progress()
         self.unusable = 0
 
@@ -103,16 +105,19 @@ class Trainer:
         self.step.sums.copy_(torch.tensor(progress.sums or [0.0] * len(SUMS), dtype=torch.float64))
         with log.bar(f"epoch {progress.epoch + 1}", self.steps_per_epoch) as advance:
             for batch in self._batches():
-                self.step(batch, self._rate())
+                if batch["usable"].any():
+                    self.step(batch, self._rate())
                 progress.batch += 1
                 advance(1)
                 if config.train.save_steps and progress.batch % config.train.save_steps == 0:
                     self._check_and_save()
         loss, samples, correct, joints = self._read_sums()
+        if not samples:
+            raise DataError("not one picture of the training data is readable; run `fastpose check` on it")
         return {
             "epoch": progress.epoch + 1,
             "lr": self._rate(-1),
-            "loss": loss / max(samples, 1.0),
+            "loss": loss / samples,
             "accuracy": correct / max(joints, 1.0),
         }
 
@@ -120,8 +125,6 @@ class Trainer:
         self.sampler.set_epoch(self.progress.epoch, self.progress.batch)
         for batch in self.loader:
             self.unusable += replace_unusable(batch)
-            if not batch["usable"].any():
-                raise DataError("a whole batch of pictures is unreadable; run `fastpose check` on the data")
             yield batch
 
     def _rate(self, offset: int = 0) -> float:
@@ -134,20 +137,18 @@ class Trainer:
             progress = self.progress
             raise TrainingError(
                 f"the loss is not finite in epoch {progress.epoch + 1} by batch {progress.batch}; "
-                "lower train.lr or set train.amp=none; the last checkpoint in "
-                f"{self.folder / CHECKPOINTS} is intact"
+                "lower train.lr or set train.amp=none; earlier checkpoints in "
+                f"{self.folder / CHECKPOINTS} are intact"
             )
         return sums
 
     def _validate(self, log: RunLog, row: dict[str, Any]) -> Evaluation:
         config, epoch = self.config, self.progress.epoch + 1
         with log.bar("validation", len(self.val_persons)) as advance:
-            evaluation, predictions = validate(
-                self.model, config, self.val_persons, self.device, self.dtype, advance
-            )
+            evaluation, predictions = validate(self.model, config, self.val_persons, self.device, advance)
         row |= evaluation.metrics
-        every = config.run.pictures_every
-        if every and (epoch % every == 0 or epoch == config.train.epochs):
+        every = config.run.pictures_every  # the first validation at or after each of these epochs draws
+        if every and (epoch // every > (epoch - config.val.every) // every or epoch == config.train.epochs):
             pictures = make_folder(self.folder / "pictures")
             save_sheet(pictures / f"epoch_{epoch:04d}.png", self.val_persons, predictions)
         return evaluation

@@ -89,7 +89,7 @@ def replace_unusable(batch: dict[str, torch.Tensor]) -> int:
     """Fills the places of unreadable samples with the batch's readable ones, in order; returns how many.
 
     The batch keeps its size, and no blank picture reaches the BatchNorm statistics. A batch without any
-    readable sample is left alone: the caller passes it over.
+    readable sample is left alone, for the caller to pass over.
     """
     usable = batch["usable"]
     bad = torch.nonzero(~usable).flatten()

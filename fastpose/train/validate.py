@@ -10,6 +10,7 @@ import torch
 
 from fastpose.data.loader import EpochSampler, make_loader
 from fastpose.data.persons import PersonTable
+from fastpose.device import autocast_dtype
 from fastpose.infer.evaluation import Evaluation, ScoreOptions, evaluate_predictions
 from fastpose.infer.forward import ForwardOptions, Predictions, predict_batches
 from fastpose.models import PoseModel
@@ -30,7 +31,6 @@ def validate(
     config: Config,
     table: PersonTable,
     device: torch.device,
-    dtype: torch.dtype | None,
     on_batch: Callable[[int], None] = lambda size: None,
 ) -> tuple[Evaluation, Predictions]:
     """Predicts every person of `table` and scores them as `config.val` says."""
@@ -39,7 +39,11 @@ def validate(
     sampler = EpochSampler(len(dataset), val.batch_size, shuffle=False, seed=0)
     loader = make_loader(dataset, sampler, workers=auto_workers(config.data.workers, device))
     options = ForwardOptions(
-        device, table.keypoints.flip_index, flip_test=val.flip_test, shift=val.shift_heatmap, dtype=dtype
+        device,
+        table.keypoints.flip_index,
+        flip_test=val.flip_test,
+        shift=val.shift_heatmap,
+        dtype=autocast_dtype(val.amp, device),
     )
     predictions = predict_batches(model, loader, options, on_batch)
     score = ScoreOptions(val.nms, val.oks_threshold, val.in_vis_threshold)

@@ -11,6 +11,7 @@ import torch
 from conftest import shared_path
 
 from fastpose.cli import build_parser, main
+from fastpose.keypoints import COCO_17
 from fastpose.models import create_model, save_weights
 
 TINY = [
@@ -55,7 +56,9 @@ def test_missing_configuration(capsys):
 
 
 def test_unknown_key(capsys):
-    fails(capsys, ["train", "samples/figures", "train.epoch=3"], "'train.epoch'", "did you mean 'epochs'")
+    fails(
+        capsys, ["train", "samples/figures", "train.epoch=3"], "'train.epoch'", "did you mean 'train.epochs'"
+    )
 
 
 def test_unknown_model(capsys, tmp_path):
@@ -153,7 +156,43 @@ def test_predict_without_pictures(capsys, tmp_path):
 def test_predict_pth_needs_the_network(capsys, tmp_path):
     photo = shared_path("data", "astronaut.png")
     (tmp_path / "w.pth").write_bytes(b"x")
-    fails(capsys, ["predict", tmp_path / "w.pth", photo], "--model")
+    fails(capsys, ["predict", tmp_path / "w.pth", photo], "--config")
+
+
+def test_predict_with_nothing_to_predict(capsys, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_weights(create_model("hrnet_w18_small", keypoints=COCO_17), weights)
+    photo = tmp_path / "cut.jpg"
+    photo.write_bytes(shared_path("data", "mpii_sample", "images", "004645041.jpg").read_bytes()[:3000])
+    fails(capsys, ["predict", weights, photo, "--out", tmp_path / "out"], "nobody to predict")
+
+
+def test_predict_missing_weights(capsys, tmp_path):
+    fails(
+        capsys,
+        ["predict", tmp_path / "gone.pth", shared_path("data", "astronaut.png")],
+        "gone.pth",
+        "no such file",
+    )
+
+
+def test_failed_resume_leaves_the_run_as_it_was(capsys, tmp_path):
+    argv = ["train", "samples/figures", *TINY, f"run.dir={tmp_path}", "run.name=x", "run.tensorboard=false"]
+    assert main([*argv, "train.epochs=1"]) == 0
+    folder = tmp_path / "train" / "x"
+    before = (folder / "config.yaml").read_bytes()
+    fails(capsys, ["train", folder, "--resume", "model.name=hrnet_w32"], "does not fit")
+    assert (folder / "config.yaml").read_bytes() == before
+    assert main(["train", str(folder), "--resume", "train.epochs=2"]) == 0
+
+
+def test_val_without_a_readable_picture(capsys, coco_copy, tmp_path):
+    for photo in (coco_copy / "images" / "val2017").iterdir():
+        photo.write_bytes(b"not a picture")
+    weights = tmp_path / "w.safetensors"
+    save_weights(create_model("hrnet_w18_small"), weights)
+    argv = ["val", *coco(coco_copy)[1:], "--weights", weights]
+    fails(capsys, argv, "none of 12 persons has a prediction")
 
 
 def test_path_that_leaves_the_root(capsys, coco_copy):

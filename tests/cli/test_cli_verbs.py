@@ -18,7 +18,7 @@ TINY = ["data.input_size=[64, 64]", "data.figures.train_count=6", "data.figures.
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     argv = ["train", "samples/figures", *TINY, f"run.dir={folder}", "run.name=t", "train.epochs=2"]
-    assert main([*argv, "train.batch_size=4", "run.pictures_every=1"]) == 0
+    assert main([*argv, "train.batch_size=4", "run.pictures_every=1", "val.every=1"]) == 0
     return folder / "train" / "t"
 
 
@@ -57,7 +57,7 @@ def test_a_second_run_does_not_overwrite_the_first(trained):
 def test_val_of_a_run_repeats_its_best_score(trained, capsys):
     assert main(["val", str(trained)]) == 0
     output = capsys.readouterr().out
-    assert "annotated boxes, with flip test" in output
+    assert "5 annotated boxes, crops 64x64 rgb, amp none, with flip test" in output
     best = json.loads((trained / "best.json").read_text())
     assert f"{best['score']:.3f}" in output.splitlines()[-1].split()[0]
 

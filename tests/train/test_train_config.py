@@ -7,7 +7,8 @@ import yaml
 
 from fastpose.errors import ConfigError
 from fastpose.train.config import Config
-from fastpose.train.config_io import check_config, list_configs, load_config, save_config
+from fastpose.train.config_check import check_config
+from fastpose.train.config_io import list_configs, load_config, save_config
 
 OFFICIAL = [
     ("coco/hrnet_w32_256x192", "hrnet_w32", [192, 256], 2.0, 128),
@@ -50,7 +51,7 @@ def test_overrides_take_yaml_values():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", r"unknown key 'train.epoch'; did you mean 'epochs'"),
+        ("train.epoch=3", r"unknown key 'train.epoch'; did you mean 'train.epochs'"),
         ("trian.epochs=3", r"did you mean 'train'"),
         ("train.epochs=three", r"train.epochs: got 'three', expected int"),
         ("train.epochs=true", r"expected int"),
@@ -59,10 +60,15 @@ def test_overrides_take_yaml_values():
         ("train.epochs.x=3", r"'epochs' has no settings below it"),
         ("train.optimizer=sgd", r"got 'sgd', must be one of adam, adamw"),
         ("data.input_size=[100, 128]", r"multiples of 32"),
-        ("data.input_size=[96]", r"two whole numbers"),
+        ("data.input_size=[96]", r"must be 2 numbers"),
         ("train.epochs=0", r"must be at least 1"),
         ("val.boxes=detector", r"val.detections=FILE"),
         ("train.lr=[", r"not valid yaml"),
+        ("train.lr=.nan", r"train.lr=nan: must be above 0"),
+        ("run.threads=-1", r"run.threads=-1: must be at least 0"),
+        ("run.name=../x", r"must be a name, not a path"),
+        ("data.flip_pairs=[[1]]", r"pairs of joint numbers"),
+        ("data.workers=-2", r"auto or at least 0"),
     ],
 )
 def test_wrong_override(override, message):
@@ -73,7 +79,7 @@ def test_wrong_override(override, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train:\n  epohcs: 3\n", r"unknown key 'train.epohcs'; did you mean 'epochs'"),
+        ("train:\n  epohcs: 3\n", r"unknown key 'train.epohcs'; did you mean 'train.epochs'"),
         ("- 1\n", r"holds list, not a mapping"),
         ("train: 3\n", r"train must be a mapping"),
         ("a: [\n", r"not valid yaml"),

@@ -1,0 +1,71 @@
+"""Values that no run can use, refused before anything starts."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from fastpose.errors import ConfigError
+from fastpose.train.config import Config
+
+AT_LEAST = {
+    "data.cache_mb": 0,
+    "run.pictures_every": 0,
+    "run.seed": 0,
+    "run.threads": 0,
+    "train.batch_size": 1,
+    "train.clip_grad": 0,
+    "train.epochs": 1,
+    "train.keep": 1,
+    "train.ohkm_topk": 1,
+    "train.save_steps": 0,
+    "train.warmup_steps": 0,
+    "train.weight_decay": 0,
+    "val.batch_size": 1,
+    "val.every": 1,
+}
+ABOVE_ZERO = ("data.sigma", "train.gamma", "train.lr")
+LENGTHS = {
+    "data.figures.facing": 3,
+    "data.figures.image_size": 2,
+    "data.figures.people": 2,
+    "data.input_size": 2,
+}
+
+
+def check_config(config: Config) -> None:
+    """Raises ConfigError for the first setting that cannot be, by name."""
+    for key, least in AT_LEAST.items():
+        if _value(config, key) < least:
+            raise ConfigError(f"{key}={_value(config, key)}: must be at least {least}")
+    for key in ABOVE_ZERO:
+        if not _value(config, key) > 0:
+            raise ConfigError(f"{key}={_value(config, key)}: must be above 0")
+    for key, length in LENGTHS.items():
+        if len(_value(config, key)) != length:
+            raise ConfigError(f"{key}={_value(config, key)}: must be {length} numbers")
+    _check_data(config)
+    name = config.run.name or config.name
+    if Path(name).name != name:
+        raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
+    if config.val.boxes == "detector" and not config.val.detections:
+        raise ConfigError("val.boxes=detector needs the boxes: val.detections=FILE.json")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    if any(side < 32 or side % 32 for side in data.input_size):
+        raise ConfigError(f"data.input_size={data.input_size}: both must be positive multiples of 32")
+    if data.workers != "auto" and int(data.workers) < 0:
+        raise ConfigError(f"data.workers={data.workers}: must be auto or at least 0")
+    if any(len(pair) != 2 for pair in data.flip_pairs or []):
+        raise ConfigError(f"data.flip_pairs={data.flip_pairs}: must be pairs of joint numbers")
+    if data.format != "figures" and not (data.root or data.val_annotations):
+        raise ConfigError(
+            f"data.root is not set: give the folder of the {data.format} data, data.root=FOLDER"
+        )
+
+
+def _value(config: Config, key: str) -> Any:
+    return reduce(getattr, key.split("."), config)
