@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,24 +25,31 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from fastpose.cli.train import train
+    from fastpose.infer.predictor import Predictor
     from fastpose.train.config_io import load_config
+    from fastpose.train.datasets import val_table
+    from fastpose.train.pictures import save_pictures
 
     started = time.perf_counter()
     config = load_config("samples/figures", args.settings)
     folder = free_folder(Path(config.run.dir) / "train" / (config.run.name or "demo"))
     print(_opening(config))
     evaluation = train(config, folder)
-    sheet = sorted((folder / "pictures").glob("*.png"))
+    predictor = Predictor(folder / "best.safetensors", device=config.run.device)
+    save_pictures(folder / "people.png", val_table(config), predictor)
+    sheets = sorted((folder / "pictures").glob("*.png"))
     minutes, seconds = divmod(round(time.perf_counter() - started), 60)
+    command = "fastpose" if shutil.which("fastpose") else Path(sys.argv[0])
     print(f"""
-held-out OKS-AP {evaluation.score:.3f} with boxes given, after {minutes} min {seconds} s in all
+held-out OKS-AP {evaluation.score:.3f}, boxes given, {minutes} min {seconds} s in all
+These are the easy figures: one or two in a picture, most facing you, nobody cut off or behind things.
 
-look at    {sheet[-1] if sheet else folder}     predictions on held-out figures
-           {folder}/curves.png                   loss and AP, epoch by epoch
-try next   fastpose predict {folder} PICTURE.png
-           fastpose val {folder} val.flip_test=false
-           fastpose figures data/figures --count 500       the pictures themselves, in the COCO layout
-           fastpose train --list                           the published experiments, for your own data
+look at    {folder}/people.png      everybody in pictures that the network has never seen
+           {sheets[-1] if sheets else folder}      one person at a time
+           {folder}/curves.png      loss and AP, epoch by epoch
+try next   {command} val {folder} 'data.figures.facing=[1,1,1]' data.figures.occluders=true     harder figures
+           {command} figures data/figures --count 500     the pictures themselves, in the COCO layout
+           {command} train --list     the published experiments, for your own data
 """)
 
 

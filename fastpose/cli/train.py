@@ -17,7 +17,8 @@ examples:
 
 A run lives in DIR/train/NAME (run.dir, run.name): config.yaml with every setting, results.csv, curves.png,
 TensorBoard events, pictures/, best.safetensors, last.safetensors and checkpoints/ to resume from.
---list shows the configurations that come with fastpose; docs/training.md explains every setting.
+--list shows the configurations that come with fastpose; --settings prints every setting with its
+default and meaning.
 """
 
 
@@ -27,13 +28,20 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if any")
     parser.add_argument("--list", action="store_true", help="print the shipped configurations and stop")
+    parser.add_argument(
+        "--settings", action="store_true", dest="describe", help="print every setting and stop"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     from fastpose.errors import ConfigError
     from fastpose.train.config_io import list_configs
+    from fastpose.train.settings import describe_settings
 
+    if args.describe:
+        print(describe_settings())
+        return
     if args.list:
         print("\n".join(list_configs()))
         return

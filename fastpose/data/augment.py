@@ -18,18 +18,16 @@ HALF_BODY_PADDING = 1.5
 class Augmentation:
     """What to change and how much; the defaults are those of the official COCO configurations.
 
-    `scale_factor`: the crop is scaled by N(1, scale_factor) clipped to 1 +- scale_factor.
-    `rotation_factor`: degrees; with `rotation_prob` the crop turns by N(0, rotation_factor) clipped to twice
-    that. `flip`: mirror half of the samples. `half_body_prob`: chance to cut to the upper or lower body where
-    more than `half_body_joints` joints are visible; 0 turns it off (official MPII). Raises ConfigError.
+    Scale and rotation are drawn from normal distributions, and clipped; the official MPII configurations turn
+    the half-body cut off with a probability of 0. Raises ConfigError for numbers out of range.
     """
 
-    scale_factor: float = 0.35
-    rotation_factor: float = 45.0
-    rotation_prob: float = 0.6
-    flip: bool = True
-    half_body_prob: float = 0.3
-    half_body_joints: int = 8
+    scale_factor: float = 0.35  # spread of the scale, clipped at 1 +- this
+    rotation_factor: float = 45.0  # spread of the rotation in degrees, clipped at twice this
+    rotation_prob: float = 0.6  # share of samples that are rotated
+    flip: bool = True  # mirror half of the samples
+    half_body_prob: float = 0.3  # share of samples cut to the upper or lower body
+    half_body_joints: int = 8  # which need more visible joints than this
 
     def __post_init__(self) -> None:
         limits = {"scale_factor": 0.99, "rotation_factor": 180, "rotation_prob": 1, "half_body_prob": 1}

@@ -75,7 +75,10 @@ def _check_folder(root: Path, decode: bool) -> list[DataReport]:
     mpii = sorted(root.glob("annot/*.json"))
     if not coco and not mpii:
         looked_for = "annotations/person_keypoints_*.json (COCO) and annot/*.json (MPII)"
-        raise DataError(f"{root}: no dataset there; looked for {looked_for}")
+        raise DataError(
+            f"{root}: no dataset there; looked for {looked_for}; for a layout of your own run "
+            "fastpose check ANNOTATIONS.json --images FOLDER"
+        )
     reports = []
     for file in coco:
         split = file.stem.removeprefix("person_keypoints_")

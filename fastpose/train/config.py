@@ -12,7 +12,7 @@ from fastpose.data.augment import Augmentation
 class ModelConfig:
     """Which network: a name of `fastpose.models.list_models()`, and where its weights start from."""
 
-    name: str = "hrnet_w32"
+    name: str = "hrnet_w32"  # the network
     init: Literal["official", "kaiming"] = "official"  # where no weights are given; kaiming learns faster
     weights: str | None = None  # official .pth, mmpose .pth, ImageNet backbone, or .safetensors
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # auto: what the weights say, else the network's
@@ -23,7 +23,7 @@ class FiguresConfig:
     """The embedded data set of rendered figures (`data.format: figures`)."""
 
     train_count: int = 4000  # pictures
-    val_count: int = 100
+    val_count: int = 100  # pictures held out
     image_size: list[int] = field(default_factory=lambda: [256, 256])  # width, height
     people: list[int] = field(default_factory=lambda: [1, 3])  # fewest and most in a picture
     occluders: bool = True  # things in front of people
@@ -36,14 +36,14 @@ class FiguresConfig:
 class DataConfig:
     """Where pictures and annotations are and how a person is cut out of them."""
 
-    format: Literal["coco", "mpii", "figures"] = "coco"
+    format: Literal["coco", "mpii", "figures"] = "coco"  # coco, mpii or figures (rendered)
     root: str | None = None  # a folder in the official layout of the format
-    train_split: str = "train2017"
-    val_split: str = "val2017"
+    train_split: str = "train2017"  # names the annotation file and the folder of pictures
+    val_split: str = "val2017"  # the same for evaluation
     train_annotations: str | None = None  # these four override the official layout
-    train_images: str | None = None
-    val_annotations: str | None = None
-    val_images: str | None = None
+    train_images: str | None = None  # folder or zip
+    val_annotations: str | None = None  # json
+    val_images: str | None = None  # folder or zip
     input_size: list[int] = field(default_factory=lambda: [192, 256])  # width, height
     sigma: float = 2.0  # of the target Gaussian, in heatmap pixels
     flip_pairs: list[list[int]] | None = None  # override for custom keypoints
@@ -51,7 +51,7 @@ class DataConfig:
     joint_weights: bool = False  # official USE_DIFFERENT_JOINTS_WEIGHT
     on_bad: Literal["skip", "stop"] = "skip"  # samples that cannot be used
     cache_mb: int = 0  # decoded pictures kept, per worker
-    workers: int | Literal["auto"] = "auto"
+    workers: int | Literal["auto"] = "auto"  # loader processes; 0 loads in the training process
     figures: FiguresConfig = field(default_factory=FiguresConfig)
 
 
@@ -59,20 +59,20 @@ class DataConfig:
 class TrainConfig:
     """The optimisation: one process, `batch_size` samples a step."""
 
-    epochs: int = 210
-    batch_size: int = 128
-    optimizer: Literal["adam", "adamw"] = "adam"
-    lr: float = 1e-3
+    epochs: int = 210  # passes over the data
+    batch_size: int = 128  # samples a step
+    optimizer: Literal["adam", "adamw"] = "adam"  # adam or adamw
+    lr: float = 1e-3  # learning rate at the start
     weight_decay: float = 0.0  # the official 1e-4 never reaches its Adam
     milestones: list[int] = field(default_factory=lambda: [170, 200])  # epochs after which lr drops
-    gamma: float = 0.1
-    schedule: Literal["step", "cosine"] = "step"
-    warmup_steps: int = 0
-    loss: Literal["mse", "ohkm"] = "mse"
-    ohkm_topk: int = 8
-    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"
-    channels_last: bool = True
-    compile: bool = False
+    gamma: float = 0.1  # factor of each drop
+    schedule: Literal["step", "cosine"] = "step"  # step, or cosine to zero
+    warmup_steps: int = 0  # steps of linear rise at the start
+    loss: Literal["mse", "ohkm"] = "mse"  # mse, or ohkm: the hardest joints of each sample
+    ohkm_topk: int = 8  # joints that ohkm keeps
+    amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
+    channels_last: bool = True  # memory layout
+    compile: bool = False  # run the network through torch.compile
     clip_grad: float = 0.0  # largest norm of the gradient, 0 for none
     save_steps: int = 0  # extra checkpoints within an epoch, 0 for one at its end only
     keep: int = 2  # training states kept
@@ -82,37 +82,37 @@ class TrainConfig:
 class ValConfig:
     """The evaluation; defaults are the official test settings."""
 
-    every: int = 1  # epochs
-    batch_size: int = 64
+    every: int = 1  # epochs between evaluations
+    batch_size: int = 64  # persons at a time
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
-    flip_test: bool = True
-    shift_heatmap: bool = True
-    boxes: Literal["gt", "detector"] = "gt"
+    flip_test: bool = True  # average in the mirrored picture
+    shift_heatmap: bool = True  # official one-pixel shift of the mirrored heatmaps
+    boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
     detections: str | None = None  # json of detector boxes
-    score_threshold: float = 0.0
-    nms: Literal["hard", "soft", "none"] = "hard"
-    oks_threshold: float = 0.9
-    in_vis_threshold: float = 0.2
+    score_threshold: float = 0.0  # least score of a detector box
+    nms: Literal["hard", "soft", "none"] = "hard"  # OKS-NMS: hard, soft or none
+    oks_threshold: float = 0.9  # of OKS-NMS
+    in_vis_threshold: float = 0.2  # least joint score that counts in a person's score
 
 
 @dataclass
 class RunConfig:
     """Where a run lives and on what it runs."""
 
-    dir: str = "runs"
+    dir: str = "runs"  # folder of all runs
     name: str | None = None  # default: the configuration's name
-    seed: int = 0
-    device: str = "auto"
+    seed: int = 0  # of weights, order and augmentation
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
     threads: int = 0  # of torch on the CPU, 0 for its own choice
     pictures_every: int = 10  # epochs between sheets of predictions, 0 for never
-    tensorboard: bool = True
+    tensorboard: bool = True  # write TensorBoard events, where it is installed
 
 
 @dataclass
 class Config:
     """Everything; `fastpose train FILE key=value` reads it and saves it, resolved, in the run folder."""
 
-    name: str = "run"
+    name: str = "run"  # of the configuration
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)

@@ -11,6 +11,7 @@ from fastpose.data.persons import PersonTable
 from fastpose.errors import ImageError
 from fastpose.infer.draw import draw_poses
 from fastpose.infer.forward import Predictions
+from fastpose.infer.predictor import Predictor
 from fastpose.infer.results import write_png
 from fastpose.infer.sheet import contact_sheet
 
@@ -38,3 +39,13 @@ def _cell(table: PersonTable, predictions: Predictions, position: int) -> np.nda
     crop = warp_crop(image, matrix, CELL)
     keypoints = transform_points(predictions.keypoints[position].astype(np.float64), matrix)
     return draw_poses(crop, keypoints[None], predictions.score[position][None], table.keypoints)
+
+
+def save_pictures(path: Path, table: PersonTable, predictor: Predictor, count: int = 12) -> None:
+    """Writes a PNG with the first `count` pictures of the table, each with all its persons predicted."""
+    cells = []
+    for row in np.unique(table.image_index)[:count]:
+        image = table.images.read(str(table.file_names[row]))
+        poses = predictor(image, table.box[table.image_index == row])
+        cells.append(draw_poses(image, poses.keypoints, poses.score, predictor.keypoints, boxes=poses.boxes))
+    write_png(path, contact_sheet(cells, columns=4, cell=(256, 256)))

@@ -9,6 +9,7 @@ from fastpose.errors import ConfigError
 from fastpose.train.config import Config
 from fastpose.train.config_check import check_config
 from fastpose.train.config_io import list_configs, load_config, save_config
+from fastpose.train.settings import describe_settings
 
 OFFICIAL = [
     ("coco/hrnet_w32_256x192", "hrnet_w32", [192, 256], 2.0, 128),
@@ -117,3 +118,10 @@ def test_defaults_are_usable():
     config.data.format = "figures"
     check_config(config)
     assert dataclasses.asdict(config)["train"]["milestones"] == [170, 200]
+
+
+def test_every_setting_is_explained():
+    lines = describe_settings().splitlines()
+    assert not [line for line in lines if len(line.split("  ")) < 2]
+    assert any(line.startswith("train.milestones=[170, 200]  ") for line in lines)
+    assert len(lines) > 60

@@ -77,15 +77,26 @@ def test_stopping_in_the_middle_of_an_epoch_changes_nothing(uninterrupted, tmp_p
 
 @pytest.mark.slow
 def test_sigkill_at_any_moment(uninterrupted, tmp_path):
-    command = [sys.executable, "-m", "fastpose", "train", "samples/figures", "--resume"]
-    command += settings(tmp_path, "train.save_steps=2")
+    """Also while it starts, and resumed both by the configuration's name and from the run folder."""
+    folder = tmp_path / "train" / "tiny"
+    by_name = ["samples/figures", *settings(tmp_path, "train.save_steps=2")]
     moment = random.Random(5)
     kills = 0
     for attempt in range(30):
+        again = attempt % 2 and (folder / "config.yaml").exists()
+        command = [
+            sys.executable,
+            "-m",
+            "fastpose",
+            "train",
+            *([str(folder)] if again else by_name),
+            "--resume",
+        ]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
-        if attempt < 4:
-            process.stdout.readline()  # the line that says training starts
+        if attempt < 6:
+            if attempt < 4:
+                process.stdout.readline()  # the line that says training starts
             time.sleep(moment.uniform(0.0, 1.5))
             process.send_signal(signal.SIGKILL)
         output = process.communicate()[0]
@@ -94,7 +105,7 @@ def test_sigkill_at_any_moment(uninterrupted, tmp_path):
         assert process.returncode == -signal.SIGKILL, output
         kills += 1
     assert kills >= 2
-    assert same_weights(tmp_path / "train" / "tiny", uninterrupted)
+    assert same_weights(folder, uninterrupted)
 
 
 @pytest.mark.slow
