@@ -35,6 +35,8 @@ def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
         return torch.bfloat16 if device.type == "cuda" or cpu_has_bf16() else None
     if amp == "fp16" and device.type == "cpu":
         raise ConfigError("amp=fp16 needs a CUDA device; use bf16 or none on the CPU")
+    if amp not in ("none", "bf16", "fp16"):
+        raise ConfigError(f"amp={amp!r}: use auto, none, bf16 or fp16")
     return {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 

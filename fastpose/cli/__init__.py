@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,9 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("fastpose").setLevel(logging.INFO)
     args = _parse(argv)
     try:
-        return int(args.run(args) or 0)
-    except FastposeError as error:
+        code = int(args.run(args) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `fastpose ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (FastposeError, OSError) as error:
         print(f"fastpose: error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        # torch raises this from a signal handler, wherever the main thread is.
+        print(f"fastpose: error: {error}; use fewer data.workers if memory ran out", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastpose: interrupted", file=sys.stderr)

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from fastpose.data.affine import box_to_center_scale, get_affine_transform, warp_crop
+from fastpose.data.images import MAX_SIDE
 from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import CheckpointError, DataError
 from fastpose.infer.forward import ForwardOptions, forward_crops
 from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
-from fastpose.models import ModelMeta, load_model
+from fastpose.models import PoseModel, load_model
 
 BATCH = 32
 
@@ -41,9 +42,12 @@ class Predictor:
         flip_test: bool = True,
         amp: str = "none",
     ) -> None:
-        """model: a fastpose network, or the .safetensors that `fastpose train` or `save_weights` wrote."""
+        """model: a fastpose network, which is put into eval mode, or the .safetensors that `fastpose train`
+        or `save_weights` wrote."""
         network = model if isinstance(model, torch.nn.Module) else load_model(model)
-        self.meta: ModelMeta = network.meta  # type: ignore[assignment]
+        if not isinstance(network, PoseModel):
+            raise TypeError(f"model: expected a network of fastpose.models, got {type(network).__name__}")
+        self.meta = network.meta
         self.keypoints = self.meta.keypoints or _usual_keypoints(self.meta.num_joints)
         self.device = pick_device(device)
         self.model = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,8 +103,8 @@ def _check_image(image: object) -> np.ndarray:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
         raise DataError(f"image must be an array (H, W, 3) uint8 in BGR order, got {got}")
-    if not image.size:
-        raise DataError(f"image is empty: {image.shape}")
+    if not image.size or max(image.shape) > MAX_SIDE:
+        raise DataError(f"image: its sides must be from 1 to {MAX_SIDE} pixels, got {image.shape}")
     return image
 
 

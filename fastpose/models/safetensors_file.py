@@ -7,6 +7,7 @@ that a damaged file is refused.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,16 @@ def to_safetensors(tensors: Mapping[str, Tensor], meta: ModelMeta) -> bytes:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = meta.to_json()
     metadata = {"format": "pt", META_KEY: text, DIGEST_KEY: _digest(plain, text)}
-    return safetensors.torch.save(plain, metadata)
+    return _sorted_header(safetensors.torch.save(plain, metadata))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same file with its header in one order: the library's varies, and equal weights should be equal
+    files."""
+    length = int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _meta(path: Path, metadata: Mapping[str, str]) -> ModelMeta | None:

@@ -77,8 +77,8 @@ def save_state(
 
 
 def list_states(folder: Path) -> list[Path]:
-    """Complete training states, oldest first."""
-    return sorted(path for path in folder.glob("state-*") if (path / MANIFEST).is_file())
+    """Training states, oldest first; they come into being by a rename, so each was complete once."""
+    return sorted(folder.glob("state-*"))
 
 
 def load_state(

@@ -37,7 +37,7 @@ LENGTHS = {
 def check_config(config: Config) -> None:
     """Raises ConfigError for the first setting that cannot be, by name."""
     for key, least in AT_LEAST.items():
-        if _value(config, key) < least:
+        if not _value(config, key) >= least:
             raise ConfigError(f"{key}={_value(config, key)}: must be at least {least}")
     for key in ABOVE_ZERO:
         if not _value(config, key) > 0:
@@ -49,6 +49,9 @@ def check_config(config: Config) -> None:
     name = config.run.name or config.name
     if Path(name).name != name:
         raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
+    for key in ("val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
+        if not 0 <= _value(config, key) <= 1:
+            raise ConfigError(f"{key}={_value(config, key)}: must be between 0 and 1")
     if config.val.boxes == "detector" and not config.val.detections:
         raise ConfigError("val.boxes=detector needs the boxes: val.detections=FILE.json")
 
@@ -61,7 +64,8 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.workers={data.workers}: must be auto or at least 0")
     if any(len(pair) != 2 for pair in data.flip_pairs or []):
         raise ConfigError(f"data.flip_pairs={data.flip_pairs}: must be pairs of joint numbers")
-    if data.format != "figures" and not (data.root or data.val_annotations):
+    files = (data.train_annotations, data.train_images, data.val_annotations, data.val_images)
+    if (data.format == "mpii" and not data.root) or (data.format == "coco" and not (data.root or all(files))):
         raise ConfigError(
             f"data.root is not set: give the folder of the {data.format} data, data.root=FOLDER"
         )

@@ -11,7 +11,7 @@ from fastpose.data.dataset import CropDataset
 from fastpose.data.figures import FigureStyle, read_figures
 from fastpose.data.mpii import read_mpii
 from fastpose.data.persons import PersonTable
-from fastpose.errors import ConfigError
+from fastpose.errors import CheckpointError, ConfigError
 from fastpose.keypoints import KeypointSet
 from fastpose.models import PoseModel, create_model, create_trained, load_weights, read_meta
 from fastpose.train.config import Config
@@ -58,11 +58,7 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     }
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
-        saved = read_meta(trained)
-        if saved is not None and saved.input_size != options["input_size"]:
-            logger.warning(
-                "%s was trained on crops of %s, not %s", trained, saved.input_size, options["input_size"]
-            )
+        _check_meta(trained, options)
         return create_trained(name, joints, trained, **options)
     model = create_model(name, joints, **options)
     model.reset_parameters(config.model.init)
@@ -70,6 +66,22 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
         load_weights(model, config.model.weights)
         model.meta = model.meta.with_options(options)
     return model
+
+
+def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
+    """Weights that say on which keypoints they were trained are not scored on others."""
+    saved = read_meta(trained)
+    if saved is None:
+        return
+    if saved.keypoints is not None and saved.keypoints.names != options["keypoints"].names:
+        raise CheckpointError(
+            f"{trained}: trained on the keypoints {', '.join(saved.keypoints.names)}, not on the data's: "
+            f"{', '.join(options['keypoints'].names)}"
+        )
+    if saved.input_size != options["input_size"]:
+        logger.warning(
+            "%s was trained on crops of %s, not %s", trained, saved.input_size, options["input_size"]
+        )
 
 
 def crop_dataset(config: Config, table: PersonTable, channel_order: str, *, training: bool) -> CropDataset:

@@ -47,7 +47,7 @@ class RunLog:
         known = ("epoch", "lr", "loss", "accuracy", "seconds", "images_per_second", "unusable")
         scores = [name for name in row if name not in known and row[name] is not None]
         parts += [f"{scores[0]} {row[scores[0]]:.3f}"] if scores else []
-        parts += [f"{row['images_per_second']:.0f} images/s"]
+        parts += [f"{row['images_per_second']:.0f} images/s"] if "images_per_second" in row else []
         self.console.print("  ".join(parts), highlight=False)
 
     def bar(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:

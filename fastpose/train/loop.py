@@ -16,6 +16,7 @@ from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import ConfigError, DataError, TrainingError
 from fastpose.files import make_folder, remove_leftovers
 from fastpose.infer.evaluation import Evaluation
+from fastpose.keypoints import KeypointSet
 from fastpose.models import PoseModel
 from fastpose.train.checkpoint import Progress, load_state, save_named, save_state
 from fastpose.train.config import Config
@@ -24,27 +25,24 @@ from fastpose.train.datasets import build_model, crop_dataset, train_table, val_
 from fastpose.train.log import RunLog
 from fastpose.train.optim import build_optimizer, learning_rate
 from fastpose.train.pictures import save_sheet
+from fastpose.train.run_folder import CHECKPOINTS, check_resumable, lock_run
 from fastpose.train.step import SUMS, TrainStep, replace_unusable
 from fastpose.train.validate import auto_workers, validate
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
 
 
 class Trainer:
     """Trains one configuration in one run folder; an existing run there is continued from its last state."""
 
     def __init__(self, config: Config, folder: Path) -> None:
-        self.config, self.folder = config, make_folder(folder)
+        self.config, self.folder = config, folder
         self.device = pick_device(config.run.device)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.run.seed)
         self.train_persons, self.val_persons = train_table(config), val_table(config)
-        joints = self.train_persons.keypoints.num_joints
-        if config.train.loss == "ohkm" and config.train.ohkm_topk > joints:
-            raise ConfigError(f"train.ohkm_topk={config.train.ohkm_topk}: the data has {joints} joints")
+        _check_keypoints(config, self.train_persons.keypoints, self.val_persons.keypoints)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         model = build_model(config, self.train_persons.keypoints)
         self.model: PoseModel = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
@@ -58,12 +56,23 @@ class Trainer:
             device=self.device,
         )
         self._feed()
-        for place in (folder, folder / CHECKPOINTS):
-            remove_leftovers(place)
-        state = load_state(folder / CHECKPOINTS, self.model, self.optimizer, self.step.scaler)
-        save_config(config, folder / "config.yaml")  # only once the state has proved to fit
+        self.lock = lock_run(make_folder(folder))
+        try:
+            state = self._open()
+        except BaseException:
+            self.lock.close()
+            raise
         self.resumed, self.progress = state is not None, state or Progress()
         self.unusable = 0
+
+    def _open(self) -> Progress | None:
+        """The state to go on from, if there is one; config.yaml changes only once that has proved to fit."""
+        check_resumable(self.config, self.folder)
+        for place in (self.folder, self.folder / CHECKPOINTS):
+            remove_leftovers(place)
+        state = load_state(self.folder / CHECKPOINTS, self.model, self.optimizer, self.step.scaler)
+        save_config(self.config, self.folder / "config.yaml")
+        return state
 
     def _feed(self) -> None:
         config = self.config
@@ -89,13 +98,15 @@ class Trainer:
                 row = self._epoch(log)
                 seconds = time.perf_counter() - started
                 samples = (self.steps_per_epoch - first) * config.train.batch_size
-                row |= {"seconds": round(seconds, 2), "images_per_second": round(samples / seconds, 1)}
+                if samples:  # not an epoch resumed at its very end
+                    row |= {"seconds": round(seconds, 2), "images_per_second": round(samples / seconds, 1)}
                 last = progress.epoch + 1 == config.train.epochs
                 if last or (progress.epoch + 1) % config.val.every == 0:
                     evaluation = self._validate(log, row)
                 self._finish_epoch(log, row, evaluation)
         finally:
             log.close()
+            self.lock.close()
         return evaluation
 
     def _epoch(self, log: RunLog) -> dict[str, Any]:
@@ -181,3 +192,13 @@ class Trainer:
             self.progress,
             self.config.train.keep,
         )
+
+
+def _check_keypoints(config: Config, train: KeypointSet, val: KeypointSet) -> None:
+    if train.names != val.names:
+        raise ConfigError(
+            f"data: the training set has the {train.num_joints} keypoints {', '.join(train.names)}, the "
+            f"validation set the {val.num_joints} {', '.join(val.names)}; they must be the same"
+        )
+    if config.train.loss == "ohkm" and config.train.ohkm_topk > train.num_joints:
+        raise ConfigError(f"train.ohkm_topk={config.train.ohkm_topk}: the data has {train.num_joints} joints")

@@ -1,9 +1,12 @@
 """Bad input ends with exit code 2 and one line that names the thing and the remedy."""
 
+import dataclasses
 import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -13,6 +16,7 @@ from conftest import shared_path
 from fastpose.cli import build_parser, main
 from fastpose.keypoints import COCO_17
 from fastpose.models import create_model, save_weights
+from fastpose.train.run_folder import lock_run
 
 TINY = [
     "data.input_size=[64, 64]",
@@ -181,9 +185,55 @@ def test_failed_resume_leaves_the_run_as_it_was(capsys, tmp_path):
     assert main([*argv, "train.epochs=1"]) == 0
     folder = tmp_path / "train" / "x"
     before = (folder / "config.yaml").read_bytes()
-    fails(capsys, ["train", folder, "--resume", "model.name=hrnet_w32"], "does not fit")
+    for change in ("model.name=hrnet_w32", "train.batch_size=1", "run.seed=3"):
+        fails(capsys, ["train", folder, "--resume", change], "cannot be resumed with", change)
     assert (folder / "config.yaml").read_bytes() == before
     assert main(["train", str(folder), "--resume", "train.epochs=2"]) == 0
+
+
+def test_resume_without_states_does_not_start_over(capsys, tmp_path):
+    argv = ["train", "samples/figures", *TINY, f"run.dir={tmp_path}", "run.name=x", "run.tensorboard=false"]
+    assert main([*argv, "train.epochs=2"]) == 0
+    folder = tmp_path / "train" / "x"
+    before = (folder / "results.csv").read_text()
+    shutil.rmtree(folder / "checkpoints")
+    fails(capsys, ["train", folder, "--resume"], "no training state")
+    assert (folder / "results.csv").read_text() == before
+
+
+def test_two_trainings_in_one_folder(capsys, tmp_path):
+    folder = tmp_path / "train" / "x"
+    folder.mkdir(parents=True)
+    with lock_run(folder):
+        fails(
+            capsys,
+            ["train", "samples/figures", *TINY, f"run.dir={tmp_path}", "run.name=x", "--resume"],
+            "another",
+        )
+
+
+def test_keypoints_of_training_and_validation_must_agree(capsys, coco_copy):
+    root = shared_path("data", "crowdpose_sample")
+    val = [
+        f"data.val_annotations={root / 'annotations' / 'test_crowdpose.json'}",
+        f"data.val_images={root / 'images'}",
+    ]
+    fails(capsys, coco(coco_copy, *val), "14", "17")
+
+
+def test_weights_of_other_keypoints_are_not_scored(capsys, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    renamed = dataclasses.replace(COCO_17, names=tuple(f"kp{k}" for k in range(17)))
+    save_weights(create_model("hrnet_w18_small", keypoints=renamed), weights)
+    fails(capsys, ["val", "samples/figures", *TINY, "--weights", weights], "kp0", "nose")
+
+
+def test_full_standard_output(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fastpose", "env"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
 
 
 def test_val_without_a_readable_picture(capsys, coco_copy, tmp_path):

@@ -79,11 +79,23 @@ def test_state_of_another_network_is_refused(tmp_path):
         load_state(tmp_path, *trained(width=4), None)
 
 
-def test_unfinished_state_is_not_seen(tmp_path):
+def test_state_without_manifest_is_damaged(tmp_path):
     model, optimizer = trained()
-    path = save_state(tmp_path, model, optimizer, None, Progress())
+    for epoch in (1, 2):
+        path = save_state(tmp_path, model, optimizer, None, Progress(epoch=epoch))
     (path / "manifest.json").unlink()
-    assert list_states(tmp_path) == []
+    assert load_state(tmp_path, model, optimizer, None).epoch == 1
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    model, optimizer = trained()
+    digests = {
+        (
+            save_state(tmp_path / str(i), model, optimizer, None, Progress()) / "weights.safetensors"
+        ).read_bytes()
+        for i in range(6)
+    }
+    assert len(digests) == 1
 
 
 def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
