@@ -40,7 +40,7 @@ class DataConfig:
     root: str | None = None  # a folder in the official layout of the format
     train_split: str = "train2017"  # names the annotation file and the folder of pictures
     val_split: str = "val2017"  # the same for evaluation
-    train_annotations: str | None = None  # these four override the official layout
+    train_annotations: str | None = None  # these four override the layout; paths may start at data.root
     train_images: str | None = None  # folder or zip
     val_annotations: str | None = None  # json
     val_images: str | None = None  # folder or zip
@@ -88,7 +88,7 @@ class ValConfig:
     flip_test: bool = True  # average in the mirrored picture
     shift_heatmap: bool = True  # official one-pixel shift of the mirrored heatmaps
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
-    detections: str | None = None  # json of detector boxes
+    detections: str | None = None  # json of detector boxes; the path may start at data.root
     score_threshold: float = 0.0  # least score of a detector box
     nms: Literal["hard", "soft", "none"] = "hard"  # OKS-NMS: hard, soft or none
     oks_threshold: float = 0.9  # of OKS-NMS

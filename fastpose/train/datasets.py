@@ -40,7 +40,7 @@ def val_table(config: Config) -> PersonTable:
     annotations, images = _coco_files(config, "val")
     truth = _read(config, "val")
     return read_detections(
-        Path(str(config.val.detections)),
+        _place(config, str(config.val.detections)),
         annotations,
         images,
         aspect_ratio=aspect_ratio(config),
@@ -131,11 +131,20 @@ def _coco_files(config: Config, part: str) -> tuple[Path, Path]:
     annotations = data.train_annotations if training else data.val_annotations
     images = data.train_images if training else data.val_images
     if annotations and images:
-        return Path(annotations), Path(images)
+        return _place(config, annotations), _place(config, images)
     if data.root is None:
         raise ConfigError(f"data.root, or data.{part}_annotations and data.{part}_images, must be set")
     layout = coco_layout(Path(data.root), data.train_split if training else data.val_split)
-    return Path(annotations or layout[0]), Path(images or layout[1])
+    return (
+        _place(config, annotations) if annotations else layout[0],
+        _place(config, images) if images else layout[1],
+    )
+
+
+def _place(config: Config, path: str) -> Path:
+    """A path as it stands, or else below data.root."""
+    below = Path(config.data.root or ".", path)
+    return below if below.exists() and not Path(path).exists() else Path(path)
 
 
 def _figures(config: Config, part: str) -> PersonTable:

@@ -64,21 +64,13 @@ def test_val_of_a_run_repeats_its_best_score(trained, capsys):
 
 def test_val_on_detector_boxes_end_to_end(tmp_path, capsys):
     root = shared_path("data", "coco_sample")
-    boxes = root / "person_detection_results" / "COCO_val2017_detections_AP_H_56_person.json"
     torch.manual_seed(0)
     weights, out = tmp_path / "w.safetensors", tmp_path / "results.json"
     save_weights(create_model("hrnet_w18_small"), weights)
-    argv = [
-        "val",
-        "coco/hrnet_w32_256x192",
-        "model.name=hrnet_w18_small",
-        f"data.root={root}",
-        "--weights",
-        weights,
-    ]
-    argv += ["--out", out, "val.boxes=detector", f"val.detections={boxes}", "data.input_size=[64, 96]"]
+    argv = ["val", "samples/coco_sample", f"data.root={root}", "--weights", weights, "--out", out]
+    argv += ["val.boxes=detector", "data.input_size=[64, 96]"]
     assert main([str(word) for word in argv]) == 0
-    assert f"118 detector boxes from {boxes}" in capsys.readouterr().out
+    assert "118 detector boxes from person_detection_results/COCO_val2017_detections" in capsys.readouterr().out
     rows = json.loads(out.read_text())
     assert 0 < len(rows) <= 118, "OKS-NMS may drop some"
     assert {row["image_id"] for row in rows} == {785, 40083, 196141, 197388}
@@ -160,30 +152,16 @@ def test_figures_can_be_checked_and_trained_on(tmp_path, capsys):
     assert main([*argv, "train.batch_size=4", f"run.dir={tmp_path / 'runs'}", "run.tensorboard=false"]) == 0
 
 
-def test_training_on_mpii_data(tmp_path, capsys):
-    root = shared_path("data", "mpii_sample")
-    argv = ["train", "mpii/hrnet_w32_256x256", "model.name=hrnet_w18_small", f"data.root={root}"]
-    argv += ["data.input_size=[64, 64]", "train.epochs=1", "train.batch_size=4", f"run.dir={tmp_path}"]
-    assert main(argv) == 0
-    assert "PCK@0.2" in capsys.readouterr().out
-
-
-def test_training_on_custom_keypoints(tmp_path):
-    root = shared_path("data", "crowdpose_sample")
-    file, images = root / "annotations" / "test_crowdpose.json", root / "images"
-    places = [f"data.{part}_annotations={file}" for part in ("train", "val")]
-    places += [f"data.{part}_images={images}" for part in ("train", "val")]
-    argv = [
-        "train",
-        "coco/hrnet_w32_256x192",
-        "model.name=hrnet_w18_small",
-        *places,
-        "data.input_size=[64, 64]",
-    ]
-    argv += ["train.epochs=1", "train.batch_size=4", f"run.dir={tmp_path}", "run.name=crowd"]
-    assert main(argv) == 0
-    metrics = json.loads((tmp_path / "train" / "crowd" / "best.json").read_text())
-    assert metrics["metric"] == "AP"
+@pytest.mark.parametrize(
+    ("sample", "headline"),
+    [("coco_sample", "AP"), ("mpii_sample", "PCK@0.2"), ("crowdpose_sample", "AP"), ("coco_mini", "AP")],
+)
+def test_training_on_the_samples(tmp_path, sample, headline):
+    root = shared_path("data", sample)
+    argv = ["train", f"samples/{sample}", f"data.root={root}", "data.input_size=[64, 64]", "train.epochs=1"]
+    assert main([*argv, f"run.dir={tmp_path}", "run.tensorboard=false"]) == 0
+    note = json.loads((tmp_path / "train" / sample / "best.json").read_text())
+    assert note["metric"] == headline
 
 
 def test_env_names_versions_and_backends(capsys):
