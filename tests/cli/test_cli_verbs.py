@@ -70,7 +70,7 @@ def test_val_on_detector_boxes_end_to_end(tmp_path, capsys):
     argv = ["val", "samples/coco_sample", f"data.root={root}", "--weights", weights, "--out", out]
     argv += ["val.boxes=detector", "data.input_size=[64, 96]"]
     assert main([str(word) for word in argv]) == 0
-    assert "118 detector boxes from person_detection_results/COCO_val2017_detections" in capsys.readouterr().out
+    assert "118 detector boxes from person_detection_results/COCO_val2017" in capsys.readouterr().out
     rows = json.loads(out.read_text())
     assert 0 < len(rows) <= 118, "OKS-NMS may drop some"
     assert {row["image_id"] for row in rows} == {785, 40083, 196141, 197388}
