@@ -175,3 +175,25 @@ def test_env_names_versions_and_backends(capsys):
 def test_list_of_configurations(capsys):
     assert main(["train", "--list"]) == 0
     assert "coco/hrnet_w48_384x288" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("bad", [1, 4], ids=["one-bad-picture", "nothing-readable"])
+def test_training_skips_and_counts_unreadable_pictures(tmp_path, capsys, bad):
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    for split in ("train2017", "val2017"):
+        assert main(["figures", str(data), "--count", "4", "--split", split, "--size", "128", "128"]) == 0
+    for photo in sorted((data / "images" / "train2017").iterdir())[:bad]:
+        photo.write_bytes(photo.read_bytes()[:300])
+    argv = ["train", "samples/figures", *TINY, "data.format=coco", f"data.root={data}", f"run.dir={runs}"]
+    code = main([*argv, "train.batch_size=1", "train.epochs=1", "run.name=skip", "run.tensorboard=false"])
+    if bad == 4:
+        assert code == 2
+        assert "not one picture" in capsys.readouterr().err
+        return
+    assert code == 0
+    header, row = (runs / "train" / "skip" / "results.csv").read_text().splitlines()
+    unusable = dict(zip(header.split(","), row.split(","), strict=True))["unusable"]
+    annotations = json.loads((data / "annotations" / "person_keypoints_train2017.json").read_text())
+    first = min(image["id"] for image in annotations["images"])
+    persons = [a for a in annotations["annotations"] if a["image_id"] == first and a["num_keypoints"]]
+    assert int(unusable) == len(persons)
