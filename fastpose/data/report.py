@@ -53,7 +53,8 @@ class DataReport:
         for problem in self.problems:
             shown[problem.kind] += 1
             if limit is None or shown[problem.kind] <= limit:
-                yield f"  {problem.kind}: {problem.where}: {problem.message}"
+                message = problem.message.removeprefix(f"{problem.where}: ")
+                yield f"  {problem.kind}: {problem.where}: {message}"
         for kind, count in self.counts.items():
             if limit is not None and count > limit:
                 yield f"  {kind}: {count - limit} more"
