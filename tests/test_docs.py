@@ -33,7 +33,8 @@ def test_every_option_in_the_documents_exists():
 def test_settings_in_the_documents_exist():
     from fastpose.train.settings import describe_settings
 
-    known = {line.split("=")[0] for line in describe_settings().splitlines()} | {"model.meta"}
+    known = {line.split("=")[0] for line in describe_settings().splitlines()}
+    known |= {name.rpartition(".")[0] for name in known} | {"model.meta"}
     for page in PAGES:
         named = re.findall(r"`((?:model|data|augment|train|val|run)\.[\w.]+)(?:=[^`]*)?`", page.read_text())
         files = (".py", ".json", ".yaml", ".md")
