@@ -33,7 +33,8 @@ def lock_run(folder: Path) -> IO[str]:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Not flock: loader workers would inherit it, and hold it for seconds after their parent was killed.
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         handle.close()
         raise OutputError(

@@ -201,15 +201,30 @@ def test_resume_without_states_does_not_start_over(capsys, tmp_path):
     assert (folder / "results.csv").read_text() == before
 
 
-def test_two_trainings_in_one_folder(capsys, tmp_path):
+def test_two_trainings_in_one_folder(tmp_path):
     folder = tmp_path / "train" / "x"
     folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "fastpose", "train", "samples/figures", *TINY, "--resume"]
     with lock_run(folder):
-        fails(
-            capsys,
-            ["train", "samples/figures", *TINY, f"run.dir={tmp_path}", "run.name=x", "--resume"],
-            "another",
-        )
+        done = subprocess.run([*command, f"run.dir={tmp_path}", "run.name=x"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "another training uses this run folder" in done.stderr
+
+
+KILLED_WITH_A_WORKER_LEFT = """
+import os, pathlib, sys, time
+from fastpose.train.run_folder import lock_run
+lock = lock_run(pathlib.Path(sys.argv[1]))
+if os.fork() == 0:
+    os.close(1)
+    time.sleep(20)
+os._exit(0)
+"""
+
+
+def test_orphaned_workers_do_not_keep_the_run_folder(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED_WITH_A_WORKER_LEFT, tmp_path], check=True, timeout=60)
+    lock_run(tmp_path).close()
 
 
 def test_keypoints_of_training_and_validation_must_agree(capsys, coco_copy):
