@@ -46,6 +46,7 @@ def val_table(config: Config) -> PersonTable:
         aspect_ratio=aspect_ratio(config),
         keypoint_set=truth.keypoints,
         score_threshold=config.val.score_threshold,
+        on_bad=config.data.on_bad,
     )
 
 
