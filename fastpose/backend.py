@@ -9,17 +9,24 @@ starting threads and data workers. FASTPOSE_BACKEND sets it at start.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from fastpose import _ext
 from fastpose.errors import BackendUnavailableError, ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
 NAMES = ("auto", "triton", "cpp", "reference")
 _log = logging.getLogger("fastpose")
 _logged: set[tuple[str, str]] = set()
+_operations: dict[str, tuple[str, Callable[[str, torch.device], bool]]] = {}
+_overheard: contextvars.ContextVar[dict[str, str] | None] = contextvars.ContextVar("overheard", default=None)
 
 
 def _from_environment() -> str:
@@ -75,9 +82,52 @@ def backend_status() -> dict[str, tuple[bool, str]]:
     }
 
 
+def register_operation(name: str, fast: str, decide: Callable[[str, torch.device], bool]) -> None:
+    """Makes an operation known to `op_status`.
+
+    Args:
+        fast: the backend that implements it beside the reference, triton or cpp.
+        decide: the rule the operation itself goes by: backend asked for, device -> whether `fast` runs; tells
+            `log_fallback` why not, or raises BackendUnavailableError.
+    """
+    _operations[name] = fast, decide
+
+
+def op_status(device: str | torch.device = "cpu") -> dict[str, tuple[str, str]]:
+    """What would run on `device` with the backend in use: operation -> (backend, why).
+
+    The backend is `none` where the operation would raise BackendUnavailableError, and why is its text. Only
+    operations of imported modules are known; `fastpose.ops.op_status` is this one with all of them.
+    """
+    import torch
+
+    return {name: _status_of(name, torch.device(device)) for name in _operations}
+
+
+def _status_of(operation: str, device: torch.device) -> tuple[str, str]:
+    fast, decide = _operations[operation]
+    reasons: dict[str, str] = {}
+    token = _overheard.set(reasons)
+    try:
+        runs = decide(_current, device)
+    except BackendUnavailableError as error:
+        return "none", str(error)
+    finally:
+        _overheard.reset(token)
+    name = fast if runs else "reference"
+    if name == _current:
+        return name, "asked for"
+    if runs:
+        return name, "the fastest that can run"
+    return name, reasons.get(operation, f"PyTorch is its implementation on {device.type}, {fast} needs CUDA")
+
+
 def log_fallback(operation: str, reason: str) -> None:
     """Says once for each operation and reason that `auto` uses the reference."""
-    if (operation, reason) not in _logged:
+    overheard = _overheard.get()
+    if overheard is not None:
+        overheard[operation] = reason
+    elif (operation, reason) not in _logged:
         _logged.add((operation, reason))
         _log.info("%s: using the PyTorch reference: %s", operation, reason)
 

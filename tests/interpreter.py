@@ -7,7 +7,11 @@ from pathlib import Path
 
 import torch
 
-HEAD = "import sys, torch\ninputs = torch.load(sys.argv[1], weights_only=True)\n"
+HEAD = """
+import sys, torch
+torch.use_deterministic_algorithms(True, warn_only=True)  # fills torch.empty with NaN, as conftest does
+inputs = torch.load(sys.argv[1], weights_only=True)
+"""
 TAIL = "\ntorch.save(outputs, sys.argv[2])\n"
 
 

@@ -99,3 +99,46 @@ def test_a_fallback_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch
             backend.log_fallback(operation, "because")
     assert caplog.messages == [f"{name}: using the PyTorch reference: because" for name in "ab"]
     assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+def decide(backend_name: str, device: torch.device) -> bool:
+    """The rule of an operation that Triton implements, on CUDA devices 0 and 1."""
+    reason = "" if device.index in (None, 0, 1) else f"no {device}"
+    if backend_name == "triton" and (device.type == "cpu" or reason):
+        raise BackendUnavailableError(f"triton: blur: {reason or 'tensors are on cpu'}")
+    if reason:
+        backend.log_fallback("blur", reason)
+    return backend_name != "reference" and device.type == "cuda" and not reason
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [
+        ("auto", "cuda", ("triton", "the fastest that can run")),
+        ("triton", "cuda:1", ("triton", "asked for")),
+        ("cpp", "cuda", ("triton", "the fastest that can run")),
+        ("reference", "cuda", ("reference", "asked for")),
+        ("auto", "cuda:7", ("reference", "no cuda:7")),
+        ("triton", "cuda:7", ("none", "triton: blur: no cuda:7")),
+        ("auto", "cpu", ("reference", "PyTorch is its implementation on cpu, triton needs CUDA")),
+        ("triton", "cpu", ("none", "triton: blur: tensors are on cpu")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_op_status_goes_by_the_rule_of_the_operation(
+    name: str,
+    device: str,
+    expected: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(backend, "_operations", {})
+    monkeypatch.setattr(backend, "_logged", set())
+    backend.register_operation("blur", "triton", decide)
+    backend._current = name
+    with caplog.at_level(logging.INFO, "fastpose"):
+        assert backend.op_status(device) == {"blur": expected}
+    assert not caplog.messages  # asking is not falling back
+    assert not backend._logged
+    backend.log_fallback("blur", "later")
+    assert backend._logged == {("blur", "later")}

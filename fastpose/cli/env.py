@@ -17,7 +17,9 @@ OTHER_CV2 = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-he
 
 
 def add_parser(verbs: Any) -> None:
-    parser = new_verb(verbs, "env", "print versions, devices and backends, with reasons", EPILOG)
+    parser = new_verb(
+        verbs, "env", "print versions, devices, backends and what each operation runs, with reasons", EPILOG
+    )
     parser.set_defaults(run=run)
 
 
@@ -38,11 +40,24 @@ def run(args: argparse.Namespace) -> None:
         print("GPU: none that torch can use")
     for name, (available, reason) in backend_status().items():
         print(f"backend {name}: {'' if available else 'not '}available" + (f" ({reason})" if reason else ""))
+    for device in ("cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))):
+        _print_operations(device)
     doubled = [name for name in OTHER_CV2 if _version(name) != "not installed"]
     if doubled:
         print(f"warning: {', '.join(doubled)} shares the cv2 folder with opencv-python-headless; keep one")
     if int(cv2.__version__.split(".")[0]) >= 5:
         print(f"warning: OpenCV {cv2.__version__} cuts other crops than 4.x, on which published numbers rest")
+
+
+def _print_operations(device: str) -> None:
+    from fastpose.backend import get_backend
+    from fastpose.ops import op_status
+
+    print(f"operations on {device}, backend {get_backend()}:")
+    status = op_status(device)
+    width = max(map(len, status))
+    for name, (backend, reason) in status.items():
+        print(f"  {name:{width}}  {backend:9}  {reason}")
 
 
 def _version(name: str) -> str:
