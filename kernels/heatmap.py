@@ -10,16 +10,39 @@ NUM_WARPS = 4
 
 
 @triton.jit
-def _centre(p_joint, CELLS: tl.constexpr, PIXELS: tl.constexpr, RADIUS: tl.constexpr):
-    """Centre cell, `trunc(joint / stride + 0.5)` in float64, and whether its patch can touch the map.
+def gaussian_centre(
+    position, CELLS: tl.constexpr, PIXELS: tl.constexpr, REACH: tl.constexpr, UNBIASED: tl.constexpr
+):
+    """Centre of a joint as its nearest cell and the rest, and whether the joint is kept.
 
-    The cell stays a float, so a coordinate that no integer can hold is only compared; NaN compares false.
+    `joint / stride` in float64; rounded, `trunc(joint / stride + 0.5)` with rest 0. The cell stays a float,
+    so a coordinate that no integer can hold is only compared; NaN compares false. Cell and rest are float32,
+    apart because their sum would lose the digits of the rest.
     """
-    stride = tl.full([], PIXELS, tl.float64) / tl.full([], CELLS, tl.float64)
-    cell = tl.load(p_joint).to(tl.float64) / stride + 0.5
-    cell = tl.where(cell < 0, tl.ceil(cell), tl.floor(cell))
-    inside = (cell >= -(RADIUS + 1)) & (cell <= CELLS + RADIUS - 1)
-    return tl.where(inside, cell, 0.0).to(tl.float32), inside
+    reach = tl.full([], REACH, tl.float64)
+    centre = position.to(tl.float64) / (tl.full([], PIXELS, tl.float64) / tl.full([], CELLS, tl.float64))
+    if UNBIASED:
+        inside = (centre - reach < CELLS) & (centre + reach + 1 > -1)
+        cell = tl.floor(centre + 0.5)
+        rest = tl.where(inside, centre - cell, 0.0).to(tl.float32)
+    else:
+        cell = centre + 0.5
+        cell = tl.where(cell < 0, tl.ceil(cell), tl.floor(cell))
+        inside = (cell >= -(reach + 1)) & (cell <= CELLS + reach - 1)
+        rest = tl.zeros_like(cell).to(tl.float32)
+    return tl.where(inside, cell, 0.0).to(tl.float32), rest, inside
+
+
+@triton.jit
+def gaussian_offset(o_cell, cell, rest):
+    """Distance of cells from a centre, float32; exact but for the last subtraction."""
+    return (o_cell.to(tl.float32) - cell) - rest
+
+
+@triton.jit
+def gaussian_reach(drawn, REACH: tl.constexpr, UNBIASED: tl.constexpr):
+    """Cells farther than this from the centre are zero; below 0 where the joint is not drawn."""
+    return tl.where(drawn, float("inf") if UNBIASED else 1.0 * REACH, -1.0)
 
 
 @triton.jit
@@ -33,30 +56,37 @@ def heatmap_fwd_kernel(
     HEIGHT: tl.constexpr,
     INPUT_WIDTH: tl.constexpr,
     INPUT_HEIGHT: tl.constexpr,
-    RADIUS: tl.constexpr,
+    REACH: tl.constexpr,
+    UNBIASED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """exp(-(dx² + dy²) / (2 sigma²)) where |dx|, |dy| <= RADIUS, else 0; BLOCK pixels of one map.
+    """exp(-(dx² + dy²) / (2 sigma²)) where |dx|, |dy| <= REACH or UNBIASED, else 0; BLOCK pixels of one map.
 
     Traffic: 4 bytes written per pixel, 12 to 24 read and 4 written per map.
     """
     i_map = tl.program_id(0).to(tl.int64)
     i_block = tl.program_id(1)
-    x, inside_x = _centre(p_joints + 2 * i_map, WIDTH, INPUT_WIDTH, RADIUS)
-    y, inside_y = _centre(p_joints + 2 * i_map + 1, HEIGHT, INPUT_HEIGHT, RADIUS)
+    position_x, position_y = tl.load(p_joints + 2 * i_map), tl.load(p_joints + 2 * i_map + 1)
+    x, rest_x, inside_x = gaussian_centre(position_x, WIDTH, INPUT_WIDTH, REACH, UNBIASED)
+    y, rest_y, inside_y = gaussian_centre(position_y, HEIGHT, INPUT_HEIGHT, REACH, UNBIASED)
     visible = tl.load(p_visible + i_map).to(tl.float32)
     weight = tl.where(inside_x & inside_y, visible, 0.0)
     tl.store(p_weight + i_map, weight, mask=i_block == 0)
 
     o_pixel = i_block * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    dx = (o_pixel % WIDTH).to(tl.float32) - x
-    dy = (o_pixel // WIDTH).to(tl.float32) - y
-    reach = tl.where(weight > 0.5, 1.0 * RADIUS, -1.0)
+    dx = gaussian_offset(o_pixel % WIDTH, x, rest_x)
+    dy = gaussian_offset(o_pixel // WIDTH, y, rest_y)
+    reach = gaussian_reach(weight > 0.5, REACH, UNBIASED)
     m_near = (tl.abs(dx) <= reach) & (tl.abs(dy) <= reach)
     sigma = tl.cast(sigma, tl.float32)  # Inductor hands Python floats over as float64
     b_value = tl.exp((dx * dx + dy * dy) * (-0.5 / (sigma * sigma)))
     p_pixel = p_heatmaps + i_map * (HEIGHT * WIDTH) + o_pixel
     tl.store(p_pixel, tl.where(m_near, b_value, 0.0), mask=o_pixel < HEIGHT * WIDTH)
+
+
+def gaussian_patch(sigma: float, unbiased: bool) -> float:
+    """REACH of the kernels: 3 sigma, which rounded targets cut to whole cells."""
+    return 3 * sigma if unbiased else int(3 * sigma)
 
 
 def launch_gaussian_heatmaps(
@@ -65,6 +95,7 @@ def launch_gaussian_heatmaps(
     heatmap_size: tuple[int, int],
     input_size: tuple[int, int],
     sigma: float,
+    unbiased: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Heatmaps (B, K, height, width) and weight (B, K), both float32, on the device of `joints`.
 
@@ -89,7 +120,8 @@ def launch_gaussian_heatmaps(
             HEIGHT=height,
             INPUT_WIDTH=input_size[0],
             INPUT_HEIGHT=input_size[1],
-            RADIUS=int(3 * sigma),
+            REACH=gaussian_patch(sigma, unbiased),
+            UNBIASED=unbiased,
             BLOCK=BLOCK,
             num_warps=NUM_WARPS,
         )

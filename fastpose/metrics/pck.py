@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastpose.errors import DataError
 from fastpose.reference.decode import argmax_heatmaps
+from fastpose.reference.heatmap import gaussian_peaks
 
 
 class HeatmapAccuracy(NamedTuple):
@@ -34,9 +35,49 @@ def heatmap_accuracy(pred: Tensor, target: Tensor, threshold: float = 0.5) -> He
     """
     if pred.shape != target.shape:
         raise DataError(f"target: expected the shape of pred {tuple(pred.shape)}, got {tuple(target.shape)}")
+    return _peak_accuracy(pred, argmax_heatmaps(target)[0], threshold)
+
+
+def joint_accuracy(
+    pred: Tensor,
+    joints: Tensor,
+    visible: Tensor,
+    *,
+    input_size: tuple[int, int],
+    sigma: float = 2.0,
+    unbiased: bool = False,
+    threshold: float = 0.5,
+) -> HeatmapAccuracy:
+    """`heatmap_accuracy` against the heatmaps that `gaussian_heatmaps` would draw, without drawing them.
+
+    Args:
+        pred: (B, K, H, W), floating point.
+        joints: (B, K, 2) in input pixels, (x, y), float32 or float64.
+        visible: (B, K), a joint counts where it exceeds 0.5.
+        input_size: (width, height).
+        sigma, unbiased: of the target, as in `gaussian_heatmaps`.
+
+    Raises:
+        DataError: `joints` are not those of `pred`.
+        ValueError: another argument is wrong.
+    """
+    if pred.ndim != 4 or joints.shape != (*pred.shape[:2], 2):
+        raise DataError(f"joints: expected (B, K, 2) of pred {tuple(pred.shape)}, got {tuple(joints.shape)}")
+    wanted = gaussian_peaks(
+        joints,
+        visible,
+        heatmap_size=(pred.shape[3], pred.shape[2]),
+        input_size=input_size,
+        sigma=sigma,
+        unbiased=unbiased,
+    )
+    return _peak_accuracy(pred, wanted, threshold)
+
+
+def _peak_accuracy(pred: Tensor, wanted: Tensor, threshold: float) -> HeatmapAccuracy:
+    """wanted: (B, K, 2) peaks of the target."""
     height, width = pred.shape[2:]
     found, _, _ = argmax_heatmaps(pred.detach())
-    wanted, _, _ = argmax_heatmaps(target)
     counts = (wanted > 1).all(dim=-1)
     dx, dy = (found.double() - wanted.double()).unbind(-1)
     close = torch.hypot(dx / (height / 10), dy / (width / 10)) < threshold

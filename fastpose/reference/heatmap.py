@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,39 +15,78 @@ def gaussian_heatmaps(
     heatmap_size: tuple[int, int],
     input_size: tuple[int, int],
     sigma: float = 2.0,
+    unbiased: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One rounded, truncated Gaussian of peak 1 per joint.
+    """One Gaussian of peak 1 per joint: rounded and truncated, or unbiased and whole.
 
-    The centre is `trunc(joint / (input_size / heatmap_size) + 0.5)`, taken in float64 for either input dtype,
-    as the official code does; the patch reaches `int(3 sigma)` cells to each side and is zero beyond.
+    Rounded, the centre is `trunc(joint / (input_size / heatmap_size) + 0.5)`; the patch reaches
+    `int(3 sigma)` cells to each side and is zero beyond. Unbiased, the centre is `joint / stride` as it is,
+    and the Gaussian fills the map. Centres are taken in float64 for either input dtype, as officially.
 
     Args:
         joints: (B, K, 2) in input pixels, (x, y), float32 or float64; any value, NaN and infinities included.
         visible: (B, K), a joint is drawn where it exceeds 0.5.
         heatmap_size, input_size: (width, height).
         sigma: in heatmap cells, positive.
+        unbiased: the sub-pixel centre of DARK.
 
     Returns:
         heatmaps: (B, K, height, width) float32.
-        weight: (B, K) float32, `visible`, but 0 where the patch misses the map or a coordinate is NaN; a
-            patch that ends one cell short of column or row 0 keeps it, as in the official code.
+        weight: (B, K) float32, `visible`, but 0 where the joint is dropped: a coordinate is NaN, or the patch
+            misses the map. Rounded, a patch that ends one cell short of column or row 0 keeps its weight;
+            unbiased, the joint is kept where `-3 sigma - 2 < centre < size + 3 sigma`. Both as in the
+            official code, which truncates the corners of the patch towards zero.
 
     Raises:
         ValueError: a shape, a size or sigma is wrong.
 
-    Source: hrnet lib/dataset/JointsDataset.py, generate_target.
+    Source: hrnet and DARK (arXiv:1910.06278) lib/dataset/JointsDataset.py, generate_target.
     """
     check_heatmap_arguments(joints, visible, heatmap_size, input_size, sigma)
     width, height = heatmap_size
-    radius = int(3 * sigma)
-    x, inside_x = _centre(joints[..., 0], width, input_size[0], radius)
-    y, inside_y = _centre(joints[..., 1], height, input_size[1], radius)
+    x, inside_x = _centre(joints[..., 0], width, input_size[0], sigma, unbiased)
+    y, inside_y = _centre(joints[..., 1], height, input_size[1], sigma, unbiased)
     weight = torch.where(inside_x & inside_y, visible.float(), 0.0)
-    dx = torch.arange(width, device=joints.device) - x[..., None]
-    dy = torch.arange(height, device=joints.device)[:, None] - y[..., None, None]
-    near = (dy.abs() <= radius) & ((dx.abs() <= radius) & (weight > 0.5)[..., None])[..., None, :]
+    dx = (torch.arange(width, device=joints.device) - x[..., None]).float()
+    dy = (torch.arange(height, device=joints.device)[:, None] - y[..., None, None]).float()
+    reach = math.inf if unbiased else int(3 * sigma)
+    near = (dy.abs() <= reach) & ((dx.abs() <= reach) & (weight > 0.5)[..., None])[..., None, :]
     distance = dy.square() + dx.square()[..., None, :]
     return torch.exp(-distance / (2.0 * sigma**2)).masked_fill(~near, 0.0), weight
+
+
+def gaussian_peaks(
+    joints: Tensor,
+    visible: Tensor,
+    *,
+    heatmap_size: tuple[int, int],
+    input_size: tuple[int, int],
+    sigma: float = 2.0,
+    unbiased: bool = False,
+) -> Tensor:
+    """Where `gaussian_heatmaps` of the same arguments has its maxima, without drawing them.
+
+    Equal to the argmax of the maps, but for unbiased centres so close to the middle of two cells that their
+    float32 values tie.
+
+    Returns:
+        (B, K, 2) float32, (x, y) in heatmap cells; (0, 0) where the map is empty.
+
+    Raises:
+        ValueError: as `gaussian_heatmaps`.
+    """
+    check_heatmap_arguments(joints, visible, heatmap_size, input_size, sigma)
+    drawn = visible.float() > 0.5
+    cells, distance = [], torch.zeros(visible.shape, device=joints.device)
+    for axis in (0, 1):
+        centre, inside = _centre(joints[..., axis], heatmap_size[axis], input_size[axis], sigma, unbiased)
+        cell = (centre - 0.5).ceil().clamp(0, heatmap_size[axis] - 1)  # of two as near, the lower
+        offset = (cell - centre).float()
+        drawn = drawn & inside & (offset.abs() <= (math.inf if unbiased else int(3 * sigma)))
+        distance = distance + offset.square()
+        cells.append(cell.float())
+    drawn = drawn & (torch.exp(-distance / (2.0 * sigma**2)) > 0)
+    return torch.where(drawn[..., None], torch.stack(cells, dim=-1), 0.0)
 
 
 def check_heatmap_arguments(
@@ -69,11 +110,16 @@ def check_heatmap_arguments(
         raise ValueError(f"sigma: expected a positive number of heatmap cells, got {sigma}")
 
 
-def _centre(position: Tensor, cells: int, pixels: int, radius: int) -> tuple[Tensor, Tensor]:
-    """Centre cell as float32, and whether its patch can touch the map; 0 where it cannot.
+def _centre(position: Tensor, cells: int, pixels: int, sigma: float, unbiased: bool) -> tuple[Tensor, Tensor]:
+    """Centre in cells as float64, and whether the joint is kept; 0 where it is not.
 
     Nothing is cast to an integer, so coordinates no integer can hold are well defined.
     """
-    cell = (position.double() / (pixels / cells) + 0.5).trunc()
-    inside = (cell >= -(radius + 1)) & (cell <= cells + radius - 1)
-    return torch.where(inside, cell, 0.0).float(), inside
+    centre = position.double() / (pixels / cells)
+    if unbiased:
+        inside = (centre - 3 * sigma < cells) & (centre + 3 * sigma + 1 > -1)
+    else:
+        radius = int(3 * sigma)
+        centre = (centre + 0.5).trunc()
+        inside = (centre >= -(radius + 1)) & (centre <= cells + radius - 1)
+    return torch.where(inside, centre, 0.0), inside

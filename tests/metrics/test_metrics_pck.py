@@ -6,7 +6,8 @@ import torch
 from tolerances import TOLERANCES
 
 from fastpose.errors import DataError
-from fastpose.metrics.pck import auc, epe, heatmap_accuracy, pck
+from fastpose.metrics.pck import auc, epe, heatmap_accuracy, joint_accuracy, pck
+from fastpose.reference.heatmap import gaussian_heatmaps
 
 # two persons, three joints: errors 5, 10, 0 and 20, 10, 0 px; the last joint is never labelled
 TRUTH = np.zeros((2, 3, 2))
@@ -36,6 +37,23 @@ def test_targets_on_the_first_two_rows_or_columns_do_not_count(y, x, counts):
     target = torch.zeros(1, 1, 16, 12)
     target[0, 0, y, x] = 1.0
     assert heatmap_accuracy(target, target).counted.item() == counts
+
+
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
+@pytest.mark.parametrize("size", [(12, 16), (48, 64)], ids=str)
+def test_joint_accuracy_is_that_of_the_drawn_target(size, unbiased):
+    input_size = (4 * size[0], 4 * size[1])
+    joints = (torch.rand(20, 7, 2) * 1.6 - 0.3) * torch.tensor(input_size)
+    joints[0, :3, 1] = torch.tensor([torch.nan, torch.inf, -1e30])
+    joints[1, :, 0] = torch.tensor([-30.0, -6.0, -2.0, 2.0, 5.9, 6.0, 10.0])
+    visible = torch.rand(20, 7)
+    options = {"input_size": input_size, "sigma": 2.0, "unbiased": unbiased}
+    target, _ = gaussian_heatmaps(joints, visible, heatmap_size=size, **options)
+    pred = target + torch.rand_like(target) * 1.5  # some peaks stay where they are
+    expected, got = heatmap_accuracy(pred, target), joint_accuracy(pred, joints, visible, **options)
+    assert 0 < expected.mean < 1
+    for a, b in zip(got, expected, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_heatmap_accuracy_compiles_whole():
@@ -99,8 +117,14 @@ def test_nothing_visible_is_nan():
         (lambda: auc(KEYPOINTS, TRUTH, VISIBLE, SIZE[:1]), r"normaliser: expected positive \(2,\)"),
         (lambda: pck(KEYPOINTS, TRUTH, VISIBLE, SIZE * 0), "normaliser: expected positive"),
         (lambda: heatmap_accuracy(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 4, 3)), "target: expected"),
+        (
+            lambda: joint_accuracy(
+                torch.zeros(1, 2, 3, 4), torch.zeros(1, 3, 2), torch.ones(1, 3), input_size=(16, 12)
+            ),
+            r"joints: expected \(B, K, 2\) of pred",
+        ),
     ],
-    ids=["keypoints", "visible", "normaliser", "zero", "heatmaps"],
+    ids=["keypoints", "visible", "normaliser", "zero", "heatmaps", "joints"],
 )
 def test_rejects(call, message):
     with pytest.raises(DataError, match=message):

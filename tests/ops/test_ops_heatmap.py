@@ -28,19 +28,21 @@ def assert_matches(got, expected):
     assert torch.equal(weight, expected[1])
 
 
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("name", ["auto", "reference"])
-def test_is_the_reference_on_a_cpu(name):
+def test_is_the_reference_on_a_cpu(name, unbiased):
     joints, visible = sample()
     with backend.use_backend(name):
-        got = gaussian_heatmaps(joints, visible, sigma=1.5, **SIZES)
-    expected = reference.gaussian_heatmaps(joints, visible, sigma=1.5, **SIZES)
+        got = gaussian_heatmaps(joints, visible, sigma=1.5, unbiased=unbiased, **SIZES)
+    expected = reference.gaussian_heatmaps(joints, visible, sigma=1.5, unbiased=unbiased, **SIZES)
     assert torch.equal(got[0], expected[0])
     assert torch.equal(got[1], expected[1])
 
 
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_opcheck(dtype):
-    arguments = (*sample(dtype=dtype), (12, 16), (48, 64), 2.0)
+def test_opcheck(dtype, unbiased):
+    arguments = (*sample(dtype=dtype), (12, 16), (48, 64), 2.0, unbiased)
     torch.library.opcheck(torch.ops.fastpose.gaussian_heatmaps.default, arguments)
 
 
@@ -71,22 +73,24 @@ launch = kernels.launch_gaussian_heatmaps
 kernels.launch_gaussian_heatmaps = lambda *arguments: launches.append(1) or launch(*arguments)
 with use_backend("triton"):
     sizes = {"heatmap_size": (12, 16), "input_size": (48, 64)}
-    outputs = [run(*inputs, **sizes) for run in (gaussian_heatmaps, compiled)]
-assert len(launches) == 2, launches
+    runs = gaussian_heatmaps, compiled
+    outputs = [run(*inputs, unbiased=unbiased, **sizes) for unbiased in (False, True) for run in runs]
+assert len(launches) == 4, launches
 """
     joints, visible = sample()
-    expected = reference.gaussian_heatmaps(joints, visible, **SIZES)
-    for got in run_interpreted(body, (joints, visible), tmp_path):
-        assert_matches(got, expected)
+    outputs = run_interpreted(body, (joints, visible), tmp_path)
+    for got, unbiased in zip(outputs, [False, False, True, True], strict=True):
+        assert_matches(got, reference.gaussian_heatmaps(joints, visible, unbiased=unbiased, **SIZES))
 
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cuda_matches_reference(golden_functions, dtype):
+def test_cuda_matches_reference(golden_functions, dtype, unbiased):
     joints = torch.from_numpy(golden_functions["target_256x192_joints"]).to(dtype)
     visible = torch.from_numpy(golden_functions["target_256x192_visible"])
-    sizes = {"heatmap_size": (48, 64), "input_size": (192, 256)}
+    sizes = {"heatmap_size": (48, 64), "input_size": (192, 256), "unbiased": unbiased}
     expected = reference.gaussian_heatmaps(joints, visible, **sizes)
     for run in (gaussian_heatmaps, torch.compile(gaussian_heatmaps, fullgraph=True)):
         assert_matches(run(joints.cuda(), visible.cuda(), **sizes), expected)

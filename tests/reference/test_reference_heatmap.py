@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from loss_truth import target_truth
 from tolerances import TOLERANCES
 
-from fastpose.reference.heatmap import gaussian_heatmaps
+from fastpose.reference.decode import argmax_heatmaps
+from fastpose.reference.heatmap import gaussian_heatmaps, gaussian_peaks
 
 GOLDEN = [("256x192", 2), ("384x288", 3), ("256x256", 2)]
 SMALL = {"heatmap_size": (12, 16), "input_size": (48, 64)}
@@ -57,12 +59,13 @@ def test_patch_at_the_border(cell, weight, drawn):
     assert heatmap.any().item() is drawn
 
 
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 2.0**31, -(2.0**63), 1e300]
 )
-def test_coordinates_no_integer_can_hold(value, axis):
-    heatmap, weight = one(*((value, 32.0) if axis == 0 else (32.0, value)))
+def test_coordinates_no_integer_can_hold(value, axis, unbiased):
+    heatmap, weight = one(*((value, 32.0) if axis == 0 else (32.0, value)), unbiased=unbiased)
     assert weight == 0.0
     assert torch.equal(heatmap, torch.zeros(16, 12))
 
@@ -100,18 +103,69 @@ def test_stride_need_not_be_whole():
     assert divmod(heatmap.argmax().item(), 12) == (12, 6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("sizes", "sigma"), [(((12, 16), (48, 64)), 2.0), (((13, 7), (100, 40)), 1.3)])
+def test_unbiased_is_that_of_dark(sizes, sigma, dtype):
+    joints = (torch.rand(9, 17, 2, dtype=dtype) * 2.4 - 0.7) * torch.tensor(sizes[1])
+    options = {"heatmap_size": sizes[0], "input_size": sizes[1], "sigma": sigma, "unbiased": True}
+    heatmaps, weight = gaussian_heatmaps(joints, torch.ones(9, 17), **options)
+    assert 0.1 < weight.mean() < 0.9
+    for joint, heatmap, kept in zip(
+        joints.flatten(0, 1), heatmaps.flatten(0, 1), weight.flatten(), strict=True
+    ):
+        expected, expected_weight = target_truth(joint.double().numpy(), *sizes, sigma, unbiased=True)
+        assert kept == expected_weight
+        assert abs(heatmap.double().numpy() - expected).max() <= TOLERANCES["heatmap", "golden"][0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "weight"), [(-8.0, 0.0), (-7.9999, 1.0), (17.9999, 1.0), (18.0, 0.0), (5.25, 1.0)]
+)
+def test_unbiased_joint_at_the_border(cell, weight):
+    # 12 columns, sigma 2: kept between -3 sigma - 2 and 12 + 3 sigma
+    heatmap, got = one(4 * cell, 32.0, unbiased=True)
+    assert got == weight
+    assert (heatmap > 0).all().item() is bool(weight)  # the whole map, not a patch
+
+
+@pytest.mark.parametrize(("visible", "drawn"), [(0.5, False), (0.6, True)])
+def test_unbiased_visible_threshold(visible, drawn):
+    heatmap, weight = one(20.0, 32.0, visible=visible, unbiased=True)
+    assert heatmap.any().item() is drawn
+    assert weight == pytest.approx(visible)
+
+
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 2.0, 3.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_peaks_are_those_of_the_heatmaps(dtype, sigma, unbiased):
+    random = (torch.rand(40, 17, 2, dtype=dtype) * 2 - 0.5) * torch.tensor([48.0, 64.0])
+    values = torch.tensor(
+        [torch.nan, torch.inf, 1e30, -31.0, -30.0, -6.0, -2.1, 1.99, 2.0, 6.0, 10.0, 46.0, 71.9]
+    )
+    edges = torch.cartesian_prod(values, values).to(dtype).reshape(13, 13, 2)
+    options = {**SMALL, "sigma": sigma, "unbiased": unbiased}
+    for joints in (random, edges):
+        visible = torch.rand(joints.shape[:2])
+        heatmaps, _ = gaussian_heatmaps(joints, visible, **options)
+        assert torch.equal(gaussian_peaks(joints, visible, **options), argmax_heatmaps(heatmaps)[0])
+
+
 def test_bool_visible_and_empty_batch():
     heatmaps, weight = gaussian_heatmaps(torch.zeros(0, 17, 2), torch.ones(0, 17, dtype=torch.bool), **SMALL)
     assert heatmaps.shape == (0, 17, 16, 12)
     assert weight.shape == (0, 17)
 
 
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_whole(golden_functions, backend):
+def test_compiles_whole(golden_functions, backend, unbiased):
     sizes, (joints, visible, _, _) = golden_case(golden_functions, "256x192")
     compiled = torch.compile(gaussian_heatmaps, fullgraph=True, backend=backend)
-    got = compiled(joints, visible, **sizes)
-    for tensor, expected in zip(got, gaussian_heatmaps(joints, visible, **sizes), strict=True):
+    got = compiled(joints, visible, unbiased=unbiased, **sizes)
+    for tensor, expected in zip(
+        got, gaussian_heatmaps(joints, visible, unbiased=unbiased, **sizes), strict=True
+    ):
         assert torch.equal(tensor, expected)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tolerances import TOLERANCES
 
-from fastpose.reference.loss import heatmap_mse, heatmap_ohkm
+from fastpose.reference.loss import heatmap_loss, heatmap_loss_gradient, heatmap_mse, heatmap_ohkm
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,42 @@ def test_gradient_of_half_precision_pred_keeps_its_dtype(golden):
     heatmap_mse(pred, *golden[1:]).backward()
     assert pred.grad is not None
     assert pred.grad.dtype == torch.bfloat16
+
+
+def test_ohkm_keeps_the_lowest_of_equal_joints():
+    pred = torch.ones(2, 4, 3, 3, requires_grad=True)
+    heatmap_ohkm(pred, torch.zeros(2, 4, 3, 3), topk=2).backward()
+    assert pred.grad is not None
+    assert (pred.grad.sum(dim=(2, 3)) > 0).tolist() == [[True, True, False, False]] * 2
+
+
+def joints_case(dtype=torch.float64):
+    """pred, joints, weight and the target's options; one joint is far outside, one has no weight."""
+    joints = torch.rand(2, 3, 2) * 40
+    joints[0, 1] = 1e30
+    weight = torch.tensor([[1.0, 1.5, 0.0], [0.3, 1.0, 1.2]])
+    return torch.randn(2, 3, 8, 6, dtype=dtype), joints, weight, {"input_size": (24, 32), "sigma": 1.5}
+
+
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
+@pytest.mark.parametrize("topk", [None, 2])
+def test_gradient_of_the_loss_from_joints(topk, unbiased):
+    pred, joints, weight, options = joints_case()
+    options |= {"unbiased": unbiased, "topk": topk}
+    pred.requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: heatmap_loss(p, joints, weight, **options), (pred,))
+    (expected,) = torch.autograd.grad(3 * heatmap_loss(pred, joints, weight, **options), pred)
+    got = heatmap_loss_gradient(pred.detach(), joints, weight, scale=torch.tensor(3.0), **options)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_explicit_gradient_has_the_layout_of_pred(memory_format):
+    pred, joints, weight, options = joints_case(torch.float32)
+    pred = pred.to(memory_format=memory_format)
+    got = heatmap_loss_gradient(pred, joints, weight, **options)
+    assert got.stride() == pred.stride()
+    assert got.dtype == pred.dtype
 
 
 @pytest.mark.parametrize("name", CASES)
