@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
+
+from fastpose.nn.fuse import Branch, Sum, fusable, fuse_sums, fuses
+
+MAX_FUSED_INPUTS = 64
+"""Widest 1x1 expansion whose end of block is fused: HRNet's layer1. Wider ones are bound by arithmetic."""
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -46,8 +53,30 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
+        if self._fuses(x, out):
+            return fuse_sums([self._as_sum(x, out)])[0]
         out = self.bn3(self.conv3(out))
         return self.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+    def _fuses(self, x: Tensor, out: Tensor) -> bool:
+        """Whether `fastpose.ops.fuse` takes over from conv3 on, with the shortcut."""
+        if out.shape[1] > MAX_FUSED_INPUTS or not fuses([out, x]) or not fusable(self.conv3, self.bn3):
+            return False
+        if self.downsample is None:
+            return True
+        layers: list[Any] = list(self.downsample)
+        return (
+            type(self.downsample) is nn.Sequential
+            and len(layers) == 2
+            and fusable(layers[0], layers[1])
+            and layers[1].eps == self.bn3.eps
+        )
+
+    def _as_sum(self, x: Tensor, out: Tensor) -> Sum:
+        end = Branch(out, self.conv3, self.bn3)
+        if self.downsample is None:
+            return Sum(x, (end,))
+        return Sum(None, (end, Branch(x, self.downsample[0], self.downsample[1])))
 
 
 def residual_layer(

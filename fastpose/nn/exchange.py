@@ -1,24 +1,27 @@
-"""HRNet's exchange of branches: every output is a ReLU of a sum over all branches (arXiv:1902.09212, 3.1).
-
-One module holds the whole exchange, so that a fused implementation can replace its forward and nothing else.
-"""
+"""HRNet's exchange of branches: every output is a ReLU of a sum over all branches (arXiv:1902.09212, 3.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastpose.nn.blocks import conv_bn
+from fastpose.nn.fuse import Branch, Sum, fusable, fuse_sums, fuses, hooked
 
 
 class Exchange(nn.ModuleList):
     """The `fuse_layers` of one HRNet module: list of branches in, list of fused branches out.
 
-    Branch j is (B, widths[j], H / 2^j, W / 2^j); output i has the shape of branch i. `num_outputs` keeps only
-    the first rows (HRNet pose needs only row 0 at its end). The children are numbered as officially, so the
-    parameters are called `fuse_layers.I.J...` (hrnet lib/models/pose_hrnet.py).
+    Branch j is (B, widths[j], H / 2^j, W / 2^j), else ValueError; output i has the shape of branch i.
+    `num_outputs` keeps only the first rows (HRNet pose needs only row 0 at its end). The children are
+    numbered as officially, so the parameters are called `fuse_layers.I.J...` (hrnet
+    lib/models/pose_hrnet.py).
+
+    On a GPU one kernel writes each output (`fastpose.ops.fuse`), unless somebody replaced or hooked a layer;
+    the layers themselves are the reference.
     """
 
     def __init__(self, widths: Sequence[int], num_outputs: int | None = None) -> None:
@@ -26,7 +29,11 @@ class Exchange(nn.ModuleList):
         super().__init__(ExchangeRow(widths, row) for row in range(rows))
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        return [row(branches) for row in self]
+        rows: list[Any] = list(self)
+        _check_branches(branches, len(rows[0]))
+        if fuses(branches) and _fusable(rows):
+            return fuse_sums([row.as_sum(branches) for row in rows])
+        return [row(branches) for row in rows]
 
 
 class ExchangeRow(nn.ModuleList):
@@ -36,13 +43,34 @@ class ExchangeRow(nn.ModuleList):
         super().__init__(_path(widths, source, row) for source in range(len(widths)))
 
     def forward(self, branches: list[Tensor]) -> Tensor:
-        if len(branches) != len(self):
-            raise ValueError(f"the exchange joins {len(self)} branches, got {len(branches)}")
         # Left to right, as officially: floating-point sums depend on the order.
         total = self[0](branches[0])
         for j in range(1, len(branches)):
             total = total + self[j](branches[j])
         return F.relu(total)
+
+    def ends(self) -> list[tuple[Any, Any]]:
+        """What the fused sum stands for: (1x1 convolution, BatchNorm) or (Identity, BatchNorm) of every path.
+
+        A path that somebody rebuilt or hooked gives itself, which is not fusable.
+        """
+        paths = [path for path in self if type(path) is not nn.Identity]
+        return [_end(path) if not (hooked(self) or hooked(path)) else (path, path) for path in paths]
+
+    def as_sum(self, branches: list[Tensor]) -> Sum:
+        """This row for `fuse_sums`, with the strided convolutions done and their last BatchNorm to do."""
+        identity, addends = None, []
+        paths: list[Any] = list(self)
+        for path, x in zip(paths, branches, strict=True):
+            if isinstance(path, nn.Identity):
+                identity = x
+            elif isinstance(path[0], nn.Conv2d):
+                addends.append(Branch(x, path[0], path[1]))
+            else:
+                for step in path[:-1]:
+                    x = step(x)
+                addends.append(Branch(path[-1][0](x), None, path[-1][1]))
+        return Sum(identity, tuple(addends))
 
 
 def _path(widths: Sequence[int], source: int, row: int) -> nn.Module:
@@ -58,3 +86,31 @@ def _path(widths: Sequence[int], source: int, row: int) -> nn.Module:
         for _ in range(row - source - 1)
     ]
     return nn.Sequential(*steps, nn.Sequential(*conv_bn(widths[source], widths[row], 3, 2)))
+
+
+def _fusable(rows: Sequence[ExchangeRow]) -> bool:
+    pairs = [pair for row in rows for pair in row.ends()]
+    return all(fusable(*pair) for pair in pairs) and len({norm.eps for _, norm in pairs}) == 1
+
+
+def _end(path: Any) -> tuple[Any, Any]:
+    if type(path) is not nn.Sequential:
+        return path, path
+    kinds = [type(layer) for layer in path]
+    if len(kinds) == 3 and kinds[::2] == [nn.Conv2d, nn.Upsample] and not hooked(path[2]):
+        return path[0], path[1]
+    last: Any = path[-1]
+    if set(kinds) == {nn.Sequential} and len(last) == 2 and not hooked(last):
+        return nn.Identity(), last[1]
+    return path, path
+
+
+def _check_branches(branches: list[Tensor], count: int) -> None:
+    if len(branches) != count:
+        raise ValueError(f"the exchange joins {count} branches, got {len(branches)}")
+    for j in range(1, count):
+        finer, coarser = branches[j - 1].shape, branches[j].shape
+        if (finer[0], finer[2], finer[3]) != (coarser[0], 2 * coarser[2], 2 * coarser[3]):
+            raise ValueError(
+                f"branch {j} must be exactly half of branch {j - 1}, got {tuple(coarser)} and {tuple(finer)}"
+            )

@@ -1,0 +1,154 @@
+"""The fused sum by moments as one differentiable function; several processes may share their statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastpose.ops import fuse_steps as steps
+from fastpose.ops.fuse_backward import FuseBackward, FuseSaved
+from fastpose.ops.fuse_plan import FuseInputs, FusePlan, make_plan, take_apart, vector_dtype
+from fastpose.reference.fuse import Fused, Row, Statistics
+
+_Moments = dict[int, tuple[Tensor, Tensor]]
+
+
+def fuse_by_moments(rows: Sequence[Row], eps: float, group: Any = None) -> Fused:
+    """`fastpose.reference.fuse.fuse` through the steps of `fuse_steps`; the arguments are checked already.
+
+    group: torch.distributed processes that share their batch statistics, or None for this one alone.
+    """
+    plan, inputs = make_plan(rows)
+    results = _Fuse.apply(plan, eps, group, *[tensor for part in inputs for tensor in part])
+    outputs, batch, live = results[: len(rows)], results[len(rows)], list(results[len(rows) + 1 :])
+    statistics: list[list[Statistics | None]] = []
+    for row in plan.rows:
+        of_row: list[Statistics | None] = []
+        for path in row:
+            images, _, height, width = inputs.sources[path.source].shape
+            if path.frozen:
+                of_row.append(None)
+                continue
+            mean, var = live.pop(0)
+            of_row.append(Statistics(mean, var, (images if group is None else batch) * (height * width)))
+        statistics.append(of_row)
+    return Fused(list(outputs), statistics)
+
+
+class _Fuse(torch.autograd.Function):
+    """Outputs of the rows, size of the shared batch, (2, C) statistics of the paths that are not frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: FusePlan, eps: float, group: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = take_apart(plan, tensors)
+        moments = _input_moments(plan, inputs)
+        stats = _path_statistics(plan, inputs, moments)
+        batch = inputs.sources[0].new_empty(0, dtype=torch.float64)
+        if group is not None:
+            stats, batch = _share_statistics(plan, stats, inputs.sources[0].shape[0], group)
+        outputs = [_forward_row(plan, row, inputs, stats, eps) for row in range(len(plan.rows))]
+        ctx.static = plan, eps, group, tuple(moments), tuple(tensor.dtype for tensor in tensors)
+        flat = [tensor for pair in moments.values() for tensor in pair]
+        ctx.save_for_backward(
+            *inputs.sources, *inputs.weights, *inputs.gammas, *outputs, *stats, batch, *flat
+        )
+        live = [stats[path.number] for path in plan.paths if not path.frozen]
+        ctx.mark_non_differentiable(batch, *live)
+        return (*outputs, batch, *live)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        plan, eps, group, moment_sources, dtypes = ctx.static
+        lengths = [plan.sources, plan.weights, len(plan.paths), len(plan.rows), len(plan.paths), 1]
+        parts, flat = [], ctx.saved_tensors
+        for length in lengths:
+            parts.append(flat[:length])
+            flat = flat[length:]
+        sources, weights, gammas, outputs, stats, (batch,) = parts
+        moments = {source: (flat[2 * i], flat[2 * i + 1]) for i, source in enumerate(moment_sources)}
+        saved = FuseSaved(sources, weights, gammas, outputs, stats, batch, moments)
+        gradients = FuseBackward(plan, saved, eps, group).run(grads)
+        cast = (None if g is None else g.to(dtype) for g, dtype in zip(gradients, dtypes, strict=True))
+        return None, None, None, *cast
+
+
+def _input_moments(plan: FusePlan, inputs: FuseInputs) -> _Moments:
+    """Of every source of a 1x1 convolution; zero where all its readers are frozen."""
+    moments = {}
+    for source, x in enumerate(inputs.sources):
+        readers = [path for _, path in plan.readers(source)]
+        if any(not path.frozen for path in readers):
+            moments[source] = steps.input_moments(x)
+        elif readers:
+            mean = x.new_zeros(x.shape[1], dtype=vector_dtype(x))
+            moments[source] = mean, mean.new_zeros(x.shape[1], x.shape[1])
+    return moments
+
+
+def _path_statistics(plan: FusePlan, inputs: FuseInputs, moments: _Moments) -> list[Tensor]:
+    """(2, C) of every path, by number: of this process's batch, or as given."""
+    found: dict[int, Tensor] = {}
+    for source, (mean, cov) in moments.items():
+        live = [path for _, path in plan.readers(source) if not path.frozen]
+        if live:
+            stats = steps.path_statistics(mean, cov, [inputs.weights[path.weight] for path in live])
+            found.update({path.number: stat for path, stat in zip(live, stats, strict=True)})
+    live = [path for path in plan.paths if path.weight < 0 and not path.frozen]
+    if live:
+        stats = steps.channel_statistics([inputs.sources[path.source] for path in live])
+        found.update({path.number: stat for path, stat in zip(live, stats, strict=True)})
+    frozen = [path for path in plan.paths if path.frozen]
+    found.update({path.number: stat for path, stat in zip(frozen, inputs.given, strict=True)})
+    return [found[path.number] for path in plan.paths]
+
+
+def _share_statistics(
+    plan: FusePlan, stats: list[Tensor], batch: int, group: Any
+) -> tuple[list[Tensor], Tensor]:
+    """Statistics over all processes, and the size of their batch (1,) float64.
+
+    One message: the size and the first two moments of the paths' outputs, in float64. They follow from the
+    moments of the inputs in each process, so C numbers travel and not C².
+    """
+    live = [path.number for path in plan.paths if not path.frozen]
+    message = [stats[0].new_full((1,), batch, dtype=torch.float64)]
+    for number in live:
+        mean, var = stats[number].double()
+        message += [mean * batch, (var + mean.square()) * batch]
+    total = torch.cat(message)
+    dist.all_reduce(total, group=group)
+    shared, start = list(stats), 1
+    for number in live:
+        channels = stats[number].shape[1]
+        mean, square = (total[start : start + 2 * channels] / total[0]).view(2, channels)
+        shared[number] = torch.stack((mean, (square - mean.square()).clamp_min(0))).to(stats[number].dtype)
+        start += 2 * channels
+    return shared, total[:1].clone()
+
+
+def _forward_row(plan: FusePlan, row: int, inputs: FuseInputs, stats: list[Tensor], eps: float) -> Tensor:
+    weighted = [path for path in plan.rows[row] if path.weight >= 0]
+    images = [path for path in plan.rows[row] if path.weight < 0]
+    order = [path.number for path in (*weighted, *images)]
+    place = plan.identities[row]
+    identity = None if place < 0 else inputs.sources[place]
+    addends = [inputs.sources[path.source] for path in (*weighted, *images)]
+    everything = addends if identity is None else [identity, *addends]
+    return steps.forward_row(
+        identity,
+        addends[: len(weighted)],
+        [inputs.weights[path.weight] for path in weighted],
+        addends[len(weighted) :],
+        [inputs.gammas[number] for number in order],
+        [inputs.betas[number] for number in order],
+        [stats[number][0] for number in order],
+        [stats[number][1] for number in order],
+        (max(x.shape[2] for x in everything), max(x.shape[3] for x in everything)),
+        eps,
+    )
