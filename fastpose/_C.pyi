@@ -1,7 +1,11 @@
 """The compiled extension (csrc/python/bindings.cpp). Addresses are `Tensor.data_ptr()`, 0 for none."""
 
+from collections.abc import Sequence
+
 source_hash: str
+max_blur_radius: int
 has_cuda: bool
+_Strides = tuple[int, ...]  # batch, joint, row and column, in elements
 
 class DecodeParams:
     def __init__(
@@ -15,13 +19,16 @@ class DecodeParams:
         keypoints: int,
         score: int,
         valid: int,
+        heatmap_strides: _Strides,
+        flipped_strides: _Strides,
         batch: int,
         joints: int,
         height: int,
         width: int,
         dtype: int,
         shift: bool,
-        refine: bool,
+        refine: int,
+        blur: Sequence[float],
     ) -> None: ...
 
 def decode_cpu(params: DecodeParams, threads: int) -> None: ...

@@ -1,13 +1,7 @@
-// From the flat index of a peak to a keypoint: shared by the CPU and the CUDA decoder.
+// From a peak to a keypoint: shared by the CPU and the CUDA decoder.
 #pragma once
 
-#include "decode.h"
-
-#ifdef __CUDACC__
-#define FASTPOSE_INLINE __device__ __forceinline__
-#else
-#define FASTPOSE_INLINE inline
-#endif
+#include "map.h"
 
 namespace fastpose {
 
@@ -16,20 +10,22 @@ struct Point {
     float y;
 };
 
+FASTPOSE_INLINE Point whole_pixel(int32_t x, int32_t y) {
+    return {static_cast<float>(x), static_cast<float>(y)};
+}
+
 FASTPOSE_INLINE float slope_sign(float above, float below) {
     const float slope = above - below;  // NaN compares false both ways and gives 0
     const int sign = static_cast<int>(slope > 0.0f) - static_cast<int>(slope < 0.0f);  // without a branch
     return static_cast<float>(sign);
 }
 
-// `value(flat index)` reads the averaged map.
-template <class Value>
-FASTPOSE_INLINE Point refine_peak(int32_t x, int32_t y, const DecodeParams& p, Value value) {
-    Point point{static_cast<float>(x), static_cast<float>(y)};
+template <class M>
+FASTPOSE_INLINE Point refine_quarter(const DecodeParams& p, const M& map, int32_t x, int32_t y) {
+    Point point = whole_pixel(x, y);
     if (x > 1 && x < p.width - 1 && y > 1 && y < p.height - 1) {
-        const int32_t at = y * p.width + x;
-        point.x += 0.25f * slope_sign(value(at + 1), value(at - 1));
-        point.y += 0.25f * slope_sign(value(at + p.width), value(at - p.width));
+        point.x += 0.25f * slope_sign(map(x + 1, y), map(x - 1, y));
+        point.y += 0.25f * slope_sign(map(x, y + 1), map(x, y - 1));
     }
     return point;
 }
@@ -49,25 +45,20 @@ FASTPOSE_INLINE Point to_image(Point point, const float* center, const float* sc
     return {static_cast<float>(x0 + reach_x * dx / half), static_cast<float>(y0 + reach_y * dy / half)};
 }
 
-// Writes one map's outputs; `index` is below 0 where nothing was finite.
-template <class Value>
-FASTPOSE_INLINE void write_keypoint(const DecodeParams& p, int64_t map, int32_t index, float peak, Value value) {
-    const bool valid = index >= 0;
-    const bool located = valid && peak > 0.0f;  // the official code sends every other peak to (0, 0)
-    Point point{0.0f, 0.0f};
-    if (located) {
-        const int32_t y = index / p.width;
-        const int32_t x = index - y * p.width;
-        point = p.refine ? refine_peak(x, y, p, value) : Point{static_cast<float>(x), static_cast<float>(y)};
-    }
+// Only such a peak has a place: the official code sends every other one to (0, 0).
+FASTPOSE_INLINE bool is_located(int32_t index, float peak) { return index >= 0 && peak > 0.0f; }
+
+// Writes one map's outputs; `index` is below 0 where nothing was finite, `point` is in heatmap pixels.
+FASTPOSE_INLINE void write_keypoint(const DecodeParams& p, int64_t image, int64_t joint, int32_t index,
+                                    float peak, Point point) {
+    const int64_t map = image * p.joints + joint;
     if (p.center != nullptr) {
-        const int64_t row = map / p.joints;
-        point = to_image(point, p.center + 2 * row, p.scale + 2 * row, p);
+        point = to_image(point, p.center + 2 * image, p.scale + 2 * image, p);
     }
     p.keypoints[2 * map] = point.x;
     p.keypoints[2 * map + 1] = point.y;
-    p.score[map] = valid ? peak : 0.0f;
-    p.valid[map] = valid;
+    p.score[map] = index >= 0 ? peak : 0.0f;
+    p.valid[map] = index >= 0;
 }
 
 }  // namespace fastpose

@@ -4,17 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
-// Takes the instruction set of its caller, so that one source serves every vector width.
-#define FASTPOSE_INLINED inline __attribute__((always_inline))
+#include "map.h"
 
 namespace fastpose {
-
-struct bf16 {
-    uint16_t bits;
-};
-struct fp16 {
-    uint16_t bits;
-};
 
 template <int W>
 struct Vector {
@@ -25,26 +17,26 @@ struct Vector {
 };
 
 template <int W>
-FASTPOSE_INLINED void load(const float* from, typename Vector<W>::Float& to) {
+FASTPOSE_INLINE void load(const float* from, typename Vector<W>::Float& to) {
     std::memcpy(&to, from, sizeof to);
 }
 
 template <int W>
-FASTPOSE_INLINED void load_bits(const void* from, typename Vector<W>::Bits& to) {
+FASTPOSE_INLINE void load_bits(const void* from, typename Vector<W>::Bits& to) {
     typename Vector<W>::Half half;
     std::memcpy(&half, from, sizeof half);
     to = __builtin_convertvector(half, typename Vector<W>::Bits);
 }
 
 template <int W>
-FASTPOSE_INLINED void load(const bf16* from, typename Vector<W>::Float& to) {
+FASTPOSE_INLINE void load(const bf16* from, typename Vector<W>::Float& to) {
     typename Vector<W>::Bits bits;
     load_bits<W>(from, bits);
     to = reinterpret_cast<typename Vector<W>::Float>(bits << 16);
 }
 
 template <int W>
-FASTPOSE_INLINED void load(const fp16* from, typename Vector<W>::Float& to) {
+FASTPOSE_INLINE void load(const fp16* from, typename Vector<W>::Float& to) {
     using Float = typename Vector<W>::Float;
     using Bits = typename Vector<W>::Bits;
     Bits half;
@@ -55,26 +47,33 @@ FASTPOSE_INLINED void load(const fp16* from, typename Vector<W>::Float& to) {
     to = reinterpret_cast<Float>(reinterpret_cast<Bits>(scaled) | special | (half & 0x8000) << 16);
 }
 
+// Lane j becomes what lane order[j] was.
 template <int W>
-FASTPOSE_INLINED void reverse(typename Vector<W>::Float& value) {
+FASTPOSE_INLINE void permute(typename Vector<W>::Float& value, const typename Vector<W>::Int& order) {
 #ifdef __clang__
     const typename Vector<W>::Float given = value;
-    for (int j = 0; j < W; ++j) value[j] = given[W - 1 - j];
+    for (int j = 0; j < W; ++j) value[j] = given[order[j]];
 #else
-    typename Vector<W>::Int order;
-    for (int j = 0; j < W; ++j) order[j] = W - 1 - j;
     value = __builtin_shuffle(value, order);
 #endif
 }
 
+template <int W>
+FASTPOSE_INLINE void reverse(typename Vector<W>::Float& value) {
+    typename Vector<W>::Int order;
+    for (int j = 0; j < W; ++j) order[j] = W - 1 - j;
+    permute<W>(value, order);
+}
+
 // One value, by the same arithmetic.
 template <class T>
-FASTPOSE_INLINED float widen(const T& value) {
+FASTPOSE_INLINE float widen_half(T value) {
     T copies[4] = {value, value, value, value};
     Vector<4>::Float wide;
     load<4>(copies, wide);
     return wide[0];
 }
-FASTPOSE_INLINED float widen(float value) { return value; }
+FASTPOSE_INLINE float widen(bf16 value) { return widen_half(value); }
+FASTPOSE_INLINE float widen(fp16 value) { return widen_half(value); }
 
 }  // namespace fastpose

@@ -34,8 +34,28 @@ def add_parser(verbs: Any) -> None:
         "--threshold", type=float, default=0.2, help="least score drawn (default: %(default)s)"
     )
     parser.add_argument("--no-flip", action="store_true", help="do not average in the mirrored picture")
+    parser.add_argument(
+        "--refine", choices=("none", "quarter", "dark"), default="quarter", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--blur-kernel",
+        type=_blur_kernel,
+        default=11,
+        help="odd, of dark: 11 for weights trained with sigma 2, 17 for sigma 3 (default: %(default)s)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.set_defaults(run=run)
+
+
+def _blur_kernel(text: str) -> int:
+    from fastpose.reference.dark import check_blur_kernel
+
+    kernel = int(text)
+    try:
+        check_blur_kernel(kernel)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return kernel
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,7 +69,13 @@ def run(args: argparse.Namespace) -> None:
 
     files = find_images(args.images)
     boxes = read_boxes(args.boxes, files, min_score=args.box_score) if args.boxes else None
-    predictor = Predictor(_network(args), device=args.device, flip_test=not args.no_flip)
+    predictor = Predictor(
+        _network(args),
+        device=args.device,
+        flip_test=not args.no_flip,
+        refine=args.refine,
+        blur_kernel=args.blur_kernel,
+    )
     out = make_folder(args.out)
     width, height = predictor.meta.input_size
     print(

@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _title(config: Config, weights: Path | str, persons: int, channel_order: str) -> str:
-    """What the figures rest on: boxes, crops, precision and flip test."""
+    """What the figures rest on: boxes, crops, precision, flip test and refinement."""
     val, (width, height) = config.val, config.data.input_size
     boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
     flip = "with" if val.flip_test else "without"
     crops = f"crops {width}x{height} {channel_order}"
-    return f"{weights}\n{persons} {boxes}, {crops}, amp {val.amp}, {flip} flip test"
+    return f"{weights}\n{persons} {boxes}, {crops}, amp {val.amp}, {flip} flip test, refine {val.refine}"

@@ -33,12 +33,15 @@ class Predictions:
 @dataclass
 class ForwardOptions:
     """How a network is run: `flip_test` averages the mirrored picture's heatmaps in, shifted by one pixel
-    unless `shift` is false (hrnet lib/core/function.py); `dtype` is that of autocast, None for float32."""
+    unless `shift` is false (hrnet lib/core/function.py); `refine` and `blur_kernel` are those of
+    `decode_heatmaps`; `dtype` is that of autocast, None for float32."""
 
     device: torch.device
     flip_index: Sequence[int]
     flip_test: bool = True
     shift: bool = True
+    refine: str = "quarter"
+    blur_kernel: int = 11
     dtype: torch.dtype | None = None
 
 
@@ -71,6 +74,8 @@ def forward_crops(
         flipped=flipped,
         flip_index=torch.as_tensor(options.flip_index, device=device) if options.flip_test else None,
         shift=options.shift,
+        refine=options.refine,
+        blur_kernel=options.blur_kernel,
     )
 
 

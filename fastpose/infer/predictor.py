@@ -15,6 +15,7 @@ from fastpose.errors import CheckpointError, DataError
 from fastpose.infer.forward import ForwardOptions, forward_crops
 from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
 from fastpose.models import PoseModel, load_model
+from fastpose.reference.decode import check_refinement
 
 BATCH = 32
 
@@ -40,10 +41,13 @@ class Predictor:
         *,
         device: str = "auto",
         flip_test: bool = True,
+        refine: str = "quarter",
+        blur_kernel: int = 11,
         amp: str = "none",
     ) -> None:
         """model: a fastpose network, which is put into eval mode, or the .safetensors that `fastpose train`
-        or `save_weights` wrote."""
+        or `save_weights` wrote; refine and blur_kernel as in `fastpose.ops.decode_heatmaps`."""
+        check_refinement(refine, blur_kernel)
         network = model if isinstance(model, torch.nn.Module) else load_model(model)
         if not isinstance(network, PoseModel):
             raise TypeError(f"model: expected a network of fastpose.models, got {type(network).__name__}")
@@ -55,6 +59,8 @@ class Predictor:
             self.device,
             self.keypoints.flip_index,
             flip_test=flip_test,
+            refine=refine,
+            blur_kernel=blur_kernel,
             dtype=autocast_dtype(amp, self.device),
         )
 

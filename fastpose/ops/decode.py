@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from fastpose import _ext
 from fastpose._checks import check_device, check_no_grad, check_shape, check_tensor
-from fastpose.backend import get_backend, log_fallback
+from fastpose.backend import get_backend, log_fallback, register_operation
 from fastpose.errors import BackendUnavailableError
 from fastpose.reference import decode as reference
-from fastpose.reference.decode import Decoded
+from fastpose.reference.dark import blur_weights
+from fastpose.reference.decode import REFINEMENTS, Decoded
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # DType in csrc/decode/decode.h
 _Outputs = tuple[Tensor, Tensor, Tensor]
@@ -21,7 +23,7 @@ _Outputs = tuple[Tensor, Tensor, Tensor]
 torch.library.define(
     "fastpose::decode_heatmaps",
     "(Tensor heatmaps, Tensor? flipped, Tensor? flip_index, Tensor? center, Tensor? scale, "
-    "bool shift, bool refine) -> (Tensor keypoints, Tensor score, Tensor valid)",
+    "bool shift, str refine, int blur_kernel) -> (Tensor keypoints, Tensor score, Tensor valid)",
 )
 
 
@@ -33,38 +35,39 @@ def decode_heatmaps(
     flipped: Tensor | None = None,
     flip_index: Sequence[int] | Tensor | None = None,
     shift: bool = True,
-    refine: bool = True,
+    refine: str = "quarter",
+    blur_kernel: int = 11,
 ) -> Decoded:
-    """Keypoints of a batch of heatmaps, mapped back to the image. Nothing waits for the device.
+    """Keypoints of a batch of heatmaps, mapped back to the image. Copies no map, and waits for no device.
 
     Args:
-        heatmaps: (B, K, H, W), not empty but for B, floating point; all arithmetic on it is float32.
-        center: (B, 2) centre of the crop box in image pixels, or None for coordinates in heatmap pixels.
-        scale: (B, 2) size of the crop box / 200 px; only the width is used, as in the official code.
+        heatmaps: (B, K, H, W), not empty but for B, floating point, any strides; float32 arithmetic.
+        center, scale: (B, 2) centre of the crop box in image pixels and its size / 200 px, of which only the
+            width counts; None for coordinates in heatmap pixels.
         flipped: (B, K, H, W) raw output of the network on the mirrored batch, averaged in.
-        flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`). For CUDA graphs pass an int64
+        flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`). For CUDA graphs an int64
             tensor on the GPU; its values are not checked, and an entry out of range makes its joint invalid.
         shift: move the mirrored-back maps one pixel to the right before averaging.
-        refine: move each peak a quarter pixel towards its higher neighbour, per axis.
+        refine: "none", "quarter" (of a pixel, towards the higher neighbour) or "dark" (arXiv:1910.06278).
+        blur_kernel: taps of the blur of "dark", odd, 1 to 63: 11 for targets of sigma 2, 17 for sigma 3.
 
     Returns:
-        keypoints (B, K, 2) float32 (x, y), score (B, K) float32 peak value, valid (B, K) bool.
+        keypoints (B, K, 2) float32 (x, y), never NaN; score (B, K) float32 peak value; valid (B, K) bool.
         Only finite values compete, and the lowest flat index wins a tie. A peak that is not positive gives
         heatmap (0, 0), mapped like any point; a map without a finite value also score 0 and valid False.
 
     Raises:
-        TypeError, ValueError: an argument is wrong; the message names it and what was got.
-        BackendUnavailableError: the backend `cpp` was asked for and cannot take these tensors.
+        TypeError, ValueError, BackendUnavailableError: an argument is wrong, or `cpp` cannot take it.
 
-    Source: hrnet lib/core/inference.py, get_final_preds; lib/core/function.py, validate.
+    Source: hrnet and DARK lib/core/inference.py, get_final_preds; hrnet lib/core/function.py, validate.
     """
     _check(heatmaps, center, scale, flipped)
     order = None if flipped is None else _flip_tensor(flip_index, heatmaps)
+    how: dict[str, Any] = {"shift": shift, "refine": refine, "blur_kernel": blur_kernel}
+    reference.check_refinement(refine, blur_kernel)
     if _runs_natively(get_backend(), heatmaps.dtype, str(heatmaps.device)):
-        return Decoded(*_decode_op(heatmaps, flipped, order, center, scale, shift, refine))
-    return reference.decode_heatmaps(
-        heatmaps, center, scale, flipped=flipped, flip_index=order, shift=shift, refine=refine
-    )
+        return Decoded(*_decode_op(heatmaps, flipped, order, center, scale, **how))
+    return reference.decode_heatmaps(heatmaps, center, scale, flipped=flipped, flip_index=order, **how)
 
 
 def _check(heatmaps: Tensor, center: Tensor | None, scale: Tensor | None, flipped: Tensor | None) -> None:
@@ -133,7 +136,8 @@ def _decode_native(
     center: Tensor | None,
     scale: Tensor | None,
     shift: bool,
-    refine: bool,
+    refine: str,
+    blur_kernel: int,
 ) -> _Outputs:
     module, reason = _ext.load()
     if module is None:
@@ -141,29 +145,35 @@ def _decode_native(
     if flip_index is not None and flip_index.device.type == "cpu":
         _check_permutation(flip_index.tolist(), heatmaps.shape[1])
     inputs = {  # named, so that they outlive the call
-        "heatmaps": heatmaps.contiguous(),
-        "flipped": None if flipped is None else flipped.contiguous(),
+        "heatmaps": heatmaps,
+        "flipped": flipped,
         "flip_index": None if flip_index is None else flip_index.contiguous(),
         "center": None if center is None else center.float().contiguous(),
         "scale": None if scale is None else scale.float().contiguous(),
     }
-    keypoints, score, valid = _empty_outputs(heatmaps)
+    outputs = Decoded(*_empty_outputs(heatmaps))
     batch, joints, height, width = heatmaps.shape
     params = module.DecodeParams(
         **{name: 0 if value is None else value.data_ptr() for name, value in inputs.items()},
-        keypoints=keypoints.data_ptr(),
-        score=score.data_ptr(),
-        valid=valid.data_ptr(),
+        **{name: value.data_ptr() for name, value in outputs._asdict().items()},
+        heatmap_strides=heatmaps.stride(),
+        flipped_strides=(0, 0, 0, 0) if flipped is None else flipped.stride(),
         batch=batch,
         joints=joints,
         height=height,
         width=width,
         dtype=_DTYPES[heatmaps.dtype],
         shift=shift,
-        refine=refine,
+        refine=REFINEMENTS.index(refine),  # Refine in csrc/decode/decode.h
+        blur=_blur_weights(blur_kernel),
     )
     _launch(module, params, heatmaps.device)
-    return keypoints, score, valid
+    return outputs.keypoints, outputs.score, outputs.valid
+
+
+@functools.cache
+def _blur_weights(kernel: int) -> tuple[float, ...]:
+    return blur_weights(kernel)
 
 
 def _launch(module: Any, params: Any, device: torch.device) -> None:
@@ -189,3 +199,6 @@ def _decode_fake(heatmaps: Tensor, *_: object) -> _Outputs:
 torch.library.impl("fastpose::decode_heatmaps", ("cpu", "cuda"), _decode_native)
 torch.library.register_fake("fastpose::decode_heatmaps", _decode_fake)
 _decode_op = torch.ops.fastpose.decode_heatmaps.default
+register_operation(
+    "decode_heatmaps", "cpp", lambda backend, device: _runs_natively(backend, torch.float32, str(device))
+)

@@ -1,4 +1,4 @@
-"""Heatmaps to keypoints: flip average, argmax, quarter-pixel refinement, inverse affine."""
+"""Heatmaps to keypoints: flip average, argmax, refinement, inverse affine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastpose.reference.dark import check_blur_kernel, refine_dark
+
+REFINEMENTS = ("none", "quarter", "dark")
 PIXELS_PER_SCALE = 200.0  # a box of scale (sx, sy) is 200 sx by 200 sy pixels
 
 
@@ -102,7 +105,8 @@ def decode_heatmaps(
     flipped: Tensor | None = None,
     flip_index: Sequence[int] | Tensor | None = None,
     shift: bool = True,
-    refine: bool = True,
+    refine: str = "quarter",
+    blur_kernel: int = 11,
 ) -> Decoded:
     """Keypoints of a batch of heatmaps, mapped back to the image.
 
@@ -110,30 +114,44 @@ def decode_heatmaps(
         heatmaps: (B, K, H, W), floating point; all arithmetic on it is float32.
         center: (B, 2) centre of the crop box in image pixels, or None for coordinates in heatmap pixels.
         scale: (B, 2) size of the crop box / 200 px; only the width is used, as in the official code.
-        flipped: (B, K, H, W) raw output of the network on the mirrored batch, averaged in when given.
-        flip_index, shift: as in `flip_average`; the index is needed with `flipped`.
-        refine: move each peak a quarter pixel towards its higher neighbour, per axis.
+        flipped, flip_index, shift: as in `flip_average`, which is done when the first two are given.
+        refine: "none" keeps whole pixels, "quarter" moves a peak a quarter pixel towards its higher
+            neighbour, per axis, "dark" is `refine_dark`, with `blur_kernel` taps.
 
     Returns:
         `Decoded`. A map whose peak is not positive gives heatmap (0, 0), mapped like any other point.
 
     Raises:
-        ValueError: a shape is wrong, or only one of center and scale, or of flipped and flip_index, is given.
+        TypeError, ValueError: an argument is wrong, or one of a pair is missing.
 
-    Source: hrnet lib/core/inference.py, get_final_preds; lib/core/function.py, validate.
+    Source: hrnet and DARK lib/core/inference.py, get_final_preds; hrnet lib/core/function.py, validate.
     """
+    check_refinement(refine, blur_kernel)
     if flipped is not None:
-        if flip_index is None:
-            raise ValueError("flip_index: needed with flipped, got None; pass KeypointSet.flip_index")
-        heatmaps = flip_average(heatmaps, flipped, flip_index, shift)
+        heatmaps = flip_average(heatmaps, flipped, _needed(flip_index), shift)
     if (center is None) != (scale is None):
         raise ValueError("center and scale: give both, or neither for coordinates in heatmap pixels")
     xy, score, valid = argmax_heatmaps(heatmaps)
-    if refine:
+    if refine == "quarter":
         xy = xy + 0.25 * _slope_sign(heatmaps, xy)
+    elif refine == "dark":
+        xy = refine_dark(heatmaps, xy, score, blur_kernel)
     if center is not None and scale is not None:
         xy = _to_image(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2])
     return Decoded(xy, score, valid)
+
+
+def _needed(flip_index: Sequence[int] | Tensor | None) -> Sequence[int] | Tensor:
+    if flip_index is None:
+        raise ValueError("flip_index: needed with flipped, got None; pass KeypointSet.flip_index")
+    return flip_index
+
+
+def check_refinement(refine: str, blur_kernel: int) -> None:
+    """TypeError or ValueError where `decode_heatmaps` knows no such refinement or cannot blur like that."""
+    if refine not in REFINEMENTS:
+        raise ValueError(f"refine: expected one of {', '.join(REFINEMENTS)}, got {refine!r}")
+    check_blur_kernel(blur_kernel)
 
 
 def _slope_sign(heatmaps: Tensor, xy: Tensor) -> Tensor:
@@ -171,7 +189,7 @@ def _to_image(xy: Tensor, center: Tensor, scale: Tensor, width: int, height: int
     reach = torch.stack((x0.double() - x2.double(), y0.double() - y1.double()), dim=-1).unsqueeze(1)
     half = 0.5 * width  # the official map scales both axes by the width
     offset = torch.stack((xy[..., 0] - half, xy[..., 1] - 0.5 * height), dim=-1).double()
-    return (origin + reach * offset / half).float()  # this order: the product is exact, so no fma can differ
+    return (origin + reach * offset / half).float()  # this order: of quarter pixels the product is exact
 
 
 def _expect_maps(name: str, value: Tensor) -> None:

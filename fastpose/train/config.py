@@ -46,6 +46,7 @@ class DataConfig:
     val_images: str | None = None  # folder or zip
     input_size: list[int] = field(default_factory=lambda: [192, 256])  # width, height
     sigma: float = 2.0  # of the target Gaussian, in heatmap pixels
+    target: Literal["rounded", "unbiased"] = "rounded"  # centre of the target: a whole cell, or exact (DARK)
     flip_pairs: list[list[int]] | None = None  # override for custom keypoints
     sigmas: list[float] | None = None  # OKS sigmas, override for custom keypoints
     joint_weights: bool = False  # official USE_DIFFERENT_JOINTS_WEIGHT
@@ -87,6 +88,8 @@ class ValConfig:
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
     flip_test: bool = True  # average in the mirrored picture
     shift_heatmap: bool = True  # official one-pixel shift of the mirrored heatmaps
+    refine: Literal["none", "quarter", "dark"] = "quarter"  # how a peak becomes a point: dark is the finest
+    blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark; auto: 11 for data.sigma 2, 17 for 3
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
     detections: str | None = None  # json of detector boxes; the path may start at data.root
     score_threshold: float = 0.0  # least score of a detector box

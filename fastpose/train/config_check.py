@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpose.errors import ConfigError
+from fastpose.reference.dark import check_blur_kernel
 from fastpose.train.config import Config
 
 AT_LEAST = {
@@ -52,6 +53,11 @@ def check_config(config: Config) -> None:
     for key in ("val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
         if not 0 <= _value(config, key) <= 1:
             raise ConfigError(f"{key}={_value(config, key)}: must be between 0 and 1")
+    if config.val.blur_kernel != "auto":
+        try:
+            check_blur_kernel(config.val.blur_kernel)
+        except ValueError as error:
+            raise ConfigError(f"val.{error}") from error
     if config.val.boxes == "detector" and not config.val.detections:
         raise ConfigError("val.boxes=detector needs the boxes: val.detections=FILE.json")
 

@@ -52,6 +52,7 @@ class Trainer:
             self.optimizer,
             config.train,
             sigma=config.data.sigma,
+            unbiased=config.data.target == "unbiased",
             dtype=autocast_dtype(config.train.amp, self.device),
             device=self.device,
         )

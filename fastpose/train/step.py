@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from fastpose.device import autocast
-from fastpose.metrics.pck import heatmap_accuracy
+from fastpose.metrics.pck import HeatmapAccuracy, joint_accuracy
 from fastpose.nn.normalize import normalize_crops
-from fastpose.ops import gaussian_heatmaps
-from fastpose.reference.loss import heatmap_mse, heatmap_ohkm
+from fastpose.ops import heatmap_loss
 from fastpose.train.config import TrainConfig
 from fastpose.train.optim import set_learning_rate
 
@@ -32,9 +33,10 @@ class TrainStep:
         sigma: float,
         dtype: torch.dtype | None,
         device: torch.device,
+        unbiased: bool = False,
     ) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
-        self.sigma, self.dtype, self.device = sigma, dtype, device
+        self.sigma, self.unbiased, self.dtype, self.device = sigma, unbiased, dtype, device
         self.forward = torch.compile(model) if config.compile else model
         self.scaler = torch.amp.GradScaler(device.type) if dtype is torch.float16 else None
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
@@ -46,23 +48,19 @@ class TrainStep:
         )
         with autocast(self.dtype, self.device):
             prediction = self.forward(normalize_crops(crop))
-        target, in_map = gaussian_heatmaps(
-            joints,
-            (weight > 0).to(torch.float32),
-            heatmap_size=(prediction.shape[3], prediction.shape[2]),
-            input_size=(crop.shape[2], crop.shape[1]),
-            sigma=self.sigma,
-        )
-        loss = self._loss(prediction, target, in_map * weight)
+        target = self._target(crop)
+        topk = self.config.ohkm_topk if self.config.loss == "ohkm" else None
+        loss = heatmap_loss(prediction, joints, weight, topk=topk, **target)
         self.optimizer.zero_grad(set_to_none=True)
         set_learning_rate(self.optimizer, rate)
         self._update(loss)
-        self._count(loss.detach(), prediction.detach(), target)
+        accuracy = joint_accuracy(prediction.detach(), joints, (weight > 0).to(torch.float32), **target)
+        self._count(loss.detach(), accuracy, len(crop))
 
-    def _loss(self, prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        if self.config.loss == "ohkm":
-            return heatmap_ohkm(prediction, target, weight, topk=self.config.ohkm_topk)
-        return heatmap_mse(prediction, target, weight)
+    def _target(self, crop: torch.Tensor) -> dict[str, Any]:
+        """What the target is drawn with."""
+        input_size = (crop.shape[2], crop.shape[1])
+        return {"input_size": input_size, "sigma": self.sigma, "unbiased": self.unbiased}
 
     def _update(self, loss: torch.Tensor) -> None:
         if self.scaler is None:
@@ -79,9 +77,9 @@ class TrainStep:
             self.scaler.update()
 
     @torch.no_grad()
-    def _count(self, loss: torch.Tensor, prediction: torch.Tensor, target: torch.Tensor) -> None:
-        _, mean, count = heatmap_accuracy(prediction, target)
-        size = torch.full_like(mean, len(prediction))
+    def _count(self, loss: torch.Tensor, accuracy: HeatmapAccuracy, samples: int) -> None:
+        _, mean, count = accuracy
+        size = torch.full_like(mean, samples)
         self.sums += torch.stack([loss * size, size, mean * count, count.to(mean.dtype)]).to(torch.float64)
 
 

@@ -14,6 +14,7 @@ from fastpose.device import autocast_dtype
 from fastpose.infer.evaluation import Evaluation, ScoreOptions, evaluate_predictions
 from fastpose.infer.forward import ForwardOptions, Predictions, predict_batches
 from fastpose.models import PoseModel
+from fastpose.reference.dark import MAX_BLUR_KERNEL
 from fastpose.train.config import Config
 from fastpose.train.datasets import crop_dataset
 
@@ -24,6 +25,13 @@ def auto_workers(setting: int | Literal["auto"], device: torch.device) -> int:
         return setting
     cores = len(os.sched_getaffinity(0))
     return min(cores, 16) if device.type == "cuda" else (0 if cores <= 2 else min(4, cores // 4 + 1))
+
+
+def blur_kernel(setting: int | Literal["auto"], sigma: float) -> int:
+    """Taps of the blur of `dark`: as asked, or the published ones, 11 for targets of sigma 2 and 17 for 3."""
+    if setting != "auto":
+        return setting
+    return min(max(2 * round(3 * sigma) - 1, 1), MAX_BLUR_KERNEL)
 
 
 def validate(
@@ -43,6 +51,8 @@ def validate(
         table.keypoints.flip_index,
         flip_test=val.flip_test,
         shift=val.shift_heatmap,
+        refine=val.refine,
+        blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
         dtype=autocast_dtype(val.amp, device),
     )
     predictions = predict_batches(model, loader, options, on_batch)

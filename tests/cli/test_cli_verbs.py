@@ -57,7 +57,7 @@ def test_a_second_run_does_not_overwrite_the_first(trained):
 def test_val_of_a_run_repeats_its_best_score(trained, capsys):
     assert main(["val", str(trained)]) == 0
     output = capsys.readouterr().out
-    assert "5 annotated boxes, crops 64x64 rgb, amp none, with flip test" in output
+    assert "5 annotated boxes, crops 64x64 rgb, amp none, with flip test, refine quarter" in output
     best = json.loads((trained / "best.json").read_text())
     assert f"{best['score']:.3f}" in output.splitlines()[-1].split()[0]
 
@@ -108,6 +108,19 @@ def test_predict_writes_json_and_pictures(trained, tmp_path, capsys):
     assert "1 persons in 1 pictures, 2 skipped" in output
     assert "outside the picture" in output
     assert "less than one pixel" in output
+
+
+def test_val_and_predict_refine_as_asked(trained, tmp_path, capsys):
+    assert main(["val", str(trained), "val.refine=dark"]) == 0
+    assert "with flip test, refine dark" in capsys.readouterr().out
+    picture = tmp_path / "p.png"
+    cv2.imwrite(str(picture), np.random.default_rng(0).integers(0, 255, (90, 80, 3), np.uint8))
+    found = []
+    for options in (["none"], ["dark"], ["dark", "--blur-kernel", "17"]):
+        out = tmp_path / "-".join(options)
+        assert main(["predict", str(trained), str(picture), "--out", str(out), "--refine", *options]) == 0
+        found.append(json.loads((out / "predictions.json").read_text())[0]["keypoints"])
+    assert found[0] != found[1] != found[2]
 
 
 def test_predict_never_overwrites_its_input(trained, tmp_path):

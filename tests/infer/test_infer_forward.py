@@ -66,6 +66,37 @@ def test_shift_and_flip_change_the_outcome():
     assert not torch.equal(rows[1], rows[2])
 
 
+@pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+def test_refinement_reaches_the_decoder(refine):
+    center, scale = torch.tensor([[40.0, 50.0]] * 3), torch.tensor([[0.5, 0.5]] * 3)
+    settings = {"refine": refine, "blur_kernel": 5}
+    got = forward_crops(ChannelPeaks(), crops(), center, scale, options(flip_test=False, **settings))
+    maps = ChannelPeaks()(normalize_crops(crops()))
+    expected = decode_heatmaps(maps, center, scale, **settings)
+    torch.testing.assert_close(got[0], expected.keypoints, atol=1e-3, rtol=0)
+    others = [other for other in ("none", "quarter", "dark") if other != refine]
+    assert all(not torch.equal(got[0], decode_heatmaps(maps, center, scale, refine=o)[0]) for o in others)
+
+
+def test_predictor_refines():
+    image = np.zeros((300, 400, 3), np.uint8)
+    image[120:135, 220:235] = (0, 255, 255)
+    image[124:140, 224:239] = (0, 100, 180)
+    boxes = [[180, 80, 90, 90]]
+    quarter, dark, wider = (
+        Predictor(ChannelPeaks(), flip_test=False, **more)(image, boxes).keypoints
+        for more in ({}, {"refine": "dark"}, {"refine": "dark", "blur_kernel": 17})
+    )
+    assert 0 < np.abs(quarter - dark).max() < 90 / 16 * 2
+    assert np.abs(wider - dark).max() > 0
+
+
+@pytest.mark.parametrize("wrong", [{"refine": "half"}, {"blur_kernel": 4}])
+def test_predictor_refuses_a_wrong_refinement(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Predictor(ChannelPeaks(), **wrong)
+
+
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_predictor_feeds_the_channel_order_of_the_weights(order):
     image = np.zeros((64, 64, 3), np.uint8)

@@ -38,6 +38,14 @@ def same(got: Decoded, expected: Decoded) -> bool:
     return all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def holes(maps: Tensor) -> Tensor:
+    """Puts NaN and infinities into every fifth value, and nothing finite into one map, in place."""
+    values = maps.view(-1)[::5]
+    values.copy_(torch.tensor([NAN, INF, -INF, 1.0]).repeat(len(values) // 4 + 1)[: len(values)])
+    maps[-1, maps.shape[1] // 2] = NAN
+    return maps
+
+
 def boxes(batch: int) -> tuple[Tensor, Tensor]:
     return torch.rand(batch, 2) * 600, torch.rand(batch, 2) * 3 + 0.2
 
@@ -53,16 +61,16 @@ def single_map(height: int, width: int, values: dict[tuple[int, int], float], fi
 @pytest.mark.usefixtures("cpp")
 class TestGolden:
     def test_peaks(self, golden_functions: Golden) -> None:
-        got = decode_heatmaps(torch.from_numpy(golden_functions["decode_heatmaps"]), refine=False)
+        got = decode_heatmaps(torch.from_numpy(golden_functions["decode_heatmaps"]), refine="none")
         np.testing.assert_array_equal(got.keypoints.numpy(), golden_functions["decode_argmax_xy"])
         np.testing.assert_array_equal(got.score.numpy(), golden_functions["decode_maxval"][..., 0])
         assert got.valid.all()
 
-    @pytest.mark.parametrize("refine", [True, False], ids=["refine", "no_refine"])
-    def test_image_coordinates(self, golden_functions: Golden, refine: bool) -> None:
+    @pytest.mark.parametrize("refine", ["quarter", "none"])
+    def test_image_coordinates(self, golden_functions: Golden, refine: str) -> None:
         inputs = (golden_functions[f"decode_{name}"] for name in ("heatmaps", "center", "scale"))
         got = decode_heatmaps(*map(torch.from_numpy, inputs), refine=refine)
-        expected = golden_functions["decode_final_xy" if refine else "decode_final_xy_no_refine"]
+        expected = golden_functions["decode_final_xy" if refine == "quarter" else "decode_final_xy_no_refine"]
         # OpenCV solves a 6x6 system for what is a closed form here: they may round to neighbouring floats.
         np.testing.assert_array_max_ulp(got.keypoints.numpy(), expected, maxulp=1)
 
@@ -141,17 +149,66 @@ class TestAgainstReference:
             lambda maps: maps[:, ::2],
             lambda maps: maps[..., 3:40],
             lambda maps: maps[:1].expand(4, -1, -1, -1),
+            lambda maps: maps.to(memory_format=torch.channels_last)[:, 3:13, 1:-2, 2:-1],
+            lambda maps: maps.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1),
         ],
-        ids=["channels_last", "transposed", "every_second_joint", "columns", "expanded"],
+        ids=[
+            "channels_last",
+            "transposed",
+            "every_second_joint",
+            "columns",
+            "expanded",
+            "window_of_channels_last",
+            "batch_beside_joints",
+        ],
     )
-    def test_layouts(self, layout: Any) -> None:
+    @pytest.mark.parametrize("flip", ["plain", "flip_alike", "flip_contiguous"])
+    def test_layouts(self, layout: Any, flip: str) -> None:
         maps = layout(torch.randn(2, 17, 64, 48))
         center = torch.rand(2, maps.shape[0]).T
         scale = torch.rand(maps.shape[0], 4)[:, ::2]
+        options: dict[str, Any] = {}
+        if flip != "plain":
+            flipped = layout(torch.randn(2, 17, 64, 48))
+            order = torch.randperm(maps.shape[1]).tolist()
+            options = {
+                "flipped": flipped.contiguous() if "contiguous" in flip else flipped,
+                "flip_index": order,
+            }
         assert same(
-            decode_heatmaps(maps, center, scale, flipped=-maps, flip_index=range(maps.shape[1])),
-            reference.decode_heatmaps(maps, center, scale, flipped=-maps, flip_index=range(maps.shape[1])),
+            decode_heatmaps(maps, center, scale, **options),
+            reference.decode_heatmaps(maps, center, scale, **options),
         )
+
+    @DTYPES
+    @pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
+    @pytest.mark.parametrize("joints", [1, 2, 3, 4, 5, 7, 8, 11, 15, 16, 17, 21, 32, 33, 49, 64, 65, 133])
+    def test_channels_last_of_any_number_of_joints(self, joints: int, flip: bool, dtype: torch.dtype) -> None:
+        """Vectors of joints overlap, or fall into blocks, differently for each."""
+        maps, flipped = (
+            holes(torch.randn(2, joints, 7, 6).to(dtype)).contiguous(memory_format=torch.channels_last)
+            for _ in range(2)
+        )
+        options: dict[str, Any] = (
+            {"flipped": flipped, "flip_index": torch.randperm(joints).tolist()} if flip else {}
+        )
+        assert same(decode_heatmaps(maps, **options), reference.decode_heatmaps(maps, **options))
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+    def test_maps_are_not_copied(self, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+        module, _ = _ext.load()
+        seen: list[dict[str, Any]] = []
+
+        def params(**fields: Any) -> Any:
+            seen.append(fields)
+            return module.DecodeParams(**fields)
+
+        counted = types.SimpleNamespace(DecodeParams=params, decode_cpu=module.decode_cpu)
+        monkeypatch.setattr(_ext, "load", lambda: (counted, ""))
+        maps = torch.randn(2, 17, 8, 6).contiguous(memory_format=layout)
+        decode_heatmaps(maps, flipped=maps, flip_index=range(17))
+        assert seen[0]["heatmaps"] == seen[0]["flipped"] == maps.data_ptr()
+        assert seen[0]["heatmap_strides"] == seen[0]["flipped_strides"] == maps.stride()
 
     def test_boxes_in_float64_are_rounded(self) -> None:
         maps = torch.randn(2, 3, 8, 8)
@@ -183,7 +240,7 @@ class TestMeaning:
         ids=["tie", "infinite", "negative", "zero", "all_nan", "nothing_finite", "one_finite", "subnormal"],
     )
     def test_peak(self, values: Any, fill: float, xy: Any, score: float, valid: bool) -> None:
-        got = decode_heatmaps(single_map(5, 9, values, fill), refine=False)
+        got = decode_heatmaps(single_map(5, 9, values, fill), refine="none")
         assert got.keypoints[0, 0].tolist() == list(xy)
         assert (got.score.item(), got.valid.item()) == (pytest.approx(score, abs=0), valid)
 
@@ -251,6 +308,19 @@ class TestArguments:
             ((MAPS, BOX[:1], BOX), {}, ValueError, r"center: expected shape \(2, 2\), got \(1, 2\)"),
             ((MAPS, BOX, BOX.to("meta")), {}, ValueError, "scale: expected a tensor on cpu, got one on meta"),
             ((MAPS,), {"flipped": MAPS}, ValueError, "flip_index: needed with flipped"),
+            ((MAPS,), {"refine": True}, ValueError, "refine: expected one of none, quarter, dark, got True"),
+            (
+                (MAPS,),
+                {"refine": "DARK"},
+                ValueError,
+                "refine: expected one of none, quarter, dark, got 'DARK'",
+            ),
+            (
+                (MAPS,),
+                {"blur_kernel": 12},
+                ValueError,
+                "blur_kernel: expected an odd number from 1 to 63, got 12",
+            ),
             ((MAPS,), {"flipped": MAPS[:1], "flip_index": [0, 1, 2]}, ValueError, "flipped: expected shape"),
             (
                 (MAPS,),
@@ -323,7 +393,7 @@ class TestBackends:
         with pytest.raises(BackendUnavailableError, match="cpp: no compiler"):
             set_backend("cpp")
         with pytest.raises(BackendUnavailableError, match="no compiler"):
-            ops_decode._decode_op(maps, None, None, None, None, True, True)
+            ops_decode._decode_op(maps, None, None, None, None, True, "none", 11)
 
     def test_a_cuda_error_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module = types.SimpleNamespace(
@@ -340,37 +410,25 @@ class TestBackends:
 class TestCompiler:
     def test_opcheck(self) -> None:
         maps, (center, scale) = torch.randn(2, 3, 8, 6), boxes(2)
-        for args in ((None, None, None, None), (maps.flip(3), torch.arange(3), center, scale)):
-            torch.library.opcheck(torch.ops.fastpose.decode_heatmaps.default, (maps, *args, True, True))
+        last = maps.to(memory_format=torch.channels_last)
+        for heatmaps, refine in ((maps, "quarter"), (last, "dark")):
+            for args in ((None, None, None, None), (heatmaps.flip(3), torch.arange(3), center, scale)):
+                op = torch.ops.fastpose.decode_heatmaps.default
+                torch.library.opcheck(op, (heatmaps, *args, True, refine, 11))
 
-    def test_fullgraph(self) -> None:
+    @pytest.mark.parametrize("refine", ["none", "quarter", "dark"])
+    def test_fullgraph(self, refine: str) -> None:
         torch._dynamo.reset()
         maps, (center, scale) = torch.randn(2, 3, 8, 6), boxes(2)
 
         def network(maps: Tensor, flip_index: Tensor) -> Decoded:
             flipped = maps.flip(3) * 0.5
-            return decode_heatmaps(maps * 2, center, scale, flipped=flipped, flip_index=flip_index)
+            return decode_heatmaps(
+                maps * 2, center, scale, flipped=flipped, flip_index=flip_index, refine=refine
+            )
 
         compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
         order = torch.tensor([1, 0, 2])
         assert same(compiled(maps, order), network(maps, order))
         with use_backend("reference"):
             assert same(compiled(maps, order), network(maps, order))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@DTYPES
-@pytest.mark.parametrize("flip", [False, True], ids=["plain", "flip"])
-def test_cuda_agrees_with_the_reference(dtype: torch.dtype, flip: bool) -> None:
-    maps, (center, scale) = torch.randn(5, 17, 64, 48).to(dtype), boxes(5)
-    maps[0, 0], maps[1, 1], maps[2, 2, 3] = NAN, -1.0, INF
-    options: dict[str, Any] = (
-        {"flipped": torch.randn_like(maps), "flip_index": COCO_17.flip_index} if flip else {}
-    )
-    expected = reference.decode_heatmaps(maps, center, scale, **options)
-    if flip:
-        options["flipped"] = options["flipped"].cuda()
-    with use_backend("cpp"):
-        got = decode_heatmaps(maps.cuda(), center.cuda(), scale.cuda(), **options)
-    assert same(Decoded(*(part.cpu() for part in got)), expected)

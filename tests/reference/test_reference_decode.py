@@ -31,7 +31,7 @@ def test_argmax_golden(golden):
 
 
 @pytest.mark.parametrize(
-    ("refine", "name"), [(True, "decode_final_xy"), (False, "decode_final_xy_no_refine")]
+    ("refine", "name"), [("quarter", "decode_final_xy"), ("none", "decode_final_xy_no_refine")]
 )
 def test_decode_golden(golden, refine, name):
     decoded = decode_heatmaps(

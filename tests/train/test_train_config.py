@@ -10,6 +10,7 @@ from fastpose.train.config import Config
 from fastpose.train.config_check import check_config
 from fastpose.train.config_io import list_configs, load_config, save_config
 from fastpose.train.settings import describe_settings
+from fastpose.train.validate import blur_kernel
 
 OFFICIAL = [
     ("coco/hrnet_w32_256x192", "hrnet_w32", [192, 256], 2.0, 128),
@@ -42,6 +43,14 @@ def test_official_experiments(name, model, size, sigma, batch):
     assert config.augment.half_body_prob == (0.3 if coco else 0.0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "sigma", "taps"),
+    [("auto", 2.0, 11), ("auto", 3.0, 17), ("auto", 0.1, 1), ("auto", 40.0, 63), (7, 2.0, 7)],
+)
+def test_taps_of_the_blur(setting, sigma, taps):
+    assert blur_kernel(setting, sigma) == taps
+
+
 def test_overrides_take_yaml_values():
     config = load_config(
         "samples/figures", ["train.lr=1e-4", "data.input_size=[64, 96]", "augment.flip=false"]
@@ -70,6 +79,8 @@ def test_overrides_take_yaml_values():
         ("run.name=../x", r"must be a name, not a path"),
         ("data.flip_pairs=[[1]]", r"pairs of joint numbers"),
         ("data.workers=-2", r"auto or at least 0"),
+        ("val.refine=half", r"val.refine: got 'half', must be one of none, quarter, dark"),
+        ("val.blur_kernel=12", r"val.blur_kernel: expected an odd number from 1 to 63, got 12"),
     ],
 )
 def test_wrong_override(override, message):

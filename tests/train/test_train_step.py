@@ -29,19 +29,22 @@ def batch() -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.parametrize("unbiased", [False, True], ids=["rounded", "unbiased"])
 @pytest.mark.parametrize("loss", ["mse", "ohkm"])
-def test_step_is_official_loss_then_adam(loss):
+def test_step_is_official_loss_then_adam(loss, unbiased):
     config = TrainConfig(loss=loss, ohkm_topk=3, optimizer="adam")
     model, data = network(), batch()
     optimizer = build_optimizer(model, config, torch.device("cpu"))
-    step = TrainStep(model, optimizer, config, sigma=1.0, dtype=None, device=torch.device("cpu"))
+    options = {"sigma": 1.0, "dtype": None, "device": torch.device("cpu"), "unbiased": unbiased}
+    step = TrainStep(model, optimizer, config, **options)
     step(data, 0.01)
 
     plain = network()
     prediction = plain(normalize_crops(data["crop"]))
     target, in_map = gaussian_heatmaps(
-        data["joints"], (data["weight"] > 0).float(), heatmap_size=(12, 8), input_size=(48, 32), sigma=1.0
-    )
+        data["joints"], (data["weight"] > 0).float(), heatmap_size=(12, 8), input_size=(48, 32), sigma=1.0,
+        unbiased=unbiased,
+    )  # fmt: skip
     weight = in_map * data["weight"]
     value = heatmap_mse(prediction, target, weight)
     if loss == "ohkm":
