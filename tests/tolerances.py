@@ -1,9 +1,10 @@
 """Allowed differences, `(operation, against what) -> (atol, rtol)`; a loosened row says why."""
 
 TOLERANCES: dict[tuple[str, str], tuple[float, float]] = {
-    # float32 exp of two libraries: one unit in the last place of a value <= 1
-    ("heatmap", "golden"): (1e-7, 0.0),
-    ("heatmap", "triton"): (2e-7, 0.0),
+    # the product of two exponentials in float32: two units in the last place of a value <= 1
+    ("heatmap", "golden"): (1.5e-7, 0.0),
+    # and the kernel's exp of the sum another one
+    ("heatmap", "triton"): (2.5e-7, 0.0),
     ("loss", "golden"): (0.0, 3e-7),
     # pred is rounded to 8 bits first; the loss itself is computed in float32
     ("loss", "bfloat16"): (0.0, 1e-2),

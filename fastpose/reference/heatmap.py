@@ -47,12 +47,10 @@ def gaussian_heatmaps(
     x, inside_x = _centre(joints[..., 0], width, input_size[0], sigma, unbiased)
     y, inside_y = _centre(joints[..., 1], height, input_size[1], sigma, unbiased)
     weight = torch.where(inside_x & inside_y, visible.float(), 0.0)
-    dx = (torch.arange(width, device=joints.device) - x[..., None]).float()
-    dy = (torch.arange(height, device=joints.device)[:, None] - y[..., None, None]).float()
     reach = math.inf if unbiased else int(3 * sigma)
-    near = (dy.abs() <= reach) & ((dx.abs() <= reach) & (weight > 0.5)[..., None])[..., None, :]
-    distance = dy.square() + dx.square()[..., None, :]
-    return torch.exp(-distance / (2.0 * sigma**2)).masked_fill(~near, 0.0), weight
+    across = _gaussian(x, width, sigma, reach)
+    down = _gaussian(y, height, sigma, reach) * (weight > 0.5)[..., None]
+    return down[..., :, None] * across[..., None, :], weight
 
 
 def gaussian_peaks(
@@ -108,6 +106,12 @@ def check_heatmap_arguments(
             raise ValueError(f"{name}: expected positive (width, height), got {tuple(size)}")
     if not 0 < sigma < float("inf"):
         raise ValueError(f"sigma: expected a positive number of heatmap cells, got {sigma}")
+
+
+def _gaussian(centre: Tensor, cells: int, sigma: float, reach: float) -> Tensor:
+    """One axis of the Gaussian, (..., cells) float32; the map is the product of two."""
+    distance = torch.arange(cells, device=centre.device) - centre[..., None]
+    return torch.exp(distance.square() / (-2.0 * sigma**2)).masked_fill(distance.abs() > reach, 0.0).float()
 
 
 def _centre(position: Tensor, cells: int, pixels: int, sigma: float, unbiased: bool) -> tuple[Tensor, Tensor]:
