@@ -12,10 +12,11 @@ from torch.autograd.function import once_differentiable
 
 from fastpose.ops import fuse_steps as steps
 from fastpose.ops.fuse_backward import FuseBackward, FuseSaved
-from fastpose.ops.fuse_plan import FuseInputs, FusePlan, make_plan, take_apart, vector_dtype
+from fastpose.ops.fuse_plan import FuseInputs, FusePlan, make_plan, take_apart
 from fastpose.reference.fuse import Fused, Row, Statistics
 
-_Moments = dict[int, tuple[Tensor, Tensor]]
+_Moments = dict[int, tuple[Tensor, Tensor]]  # mean and covariance, by source
+_MeanVar = tuple[Tensor, Tensor]
 
 
 def fuse_by_moments(rows: Sequence[Row], eps: float, group: Any = None) -> Fused:
@@ -34,14 +35,14 @@ def fuse_by_moments(rows: Sequence[Row], eps: float, group: Any = None) -> Fused
             if path.frozen:
                 of_row.append(None)
                 continue
-            mean, var = live.pop(0)
+            mean, var = live.pop(0), live.pop(0)
             of_row.append(Statistics(mean, var, (images if group is None else batch) * (height * width)))
         statistics.append(of_row)
     return Fused(list(outputs), statistics)
 
 
 class _Fuse(torch.autograd.Function):
-    """Outputs of the rows, size of the shared batch, (2, C) statistics of the paths that are not frozen."""
+    """Outputs of the rows, size of the shared batch, mean and variance of the paths that are not frozen."""
 
     @staticmethod
     def forward(ctx: Any, plan: FusePlan, eps: float, group: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -53,86 +54,82 @@ class _Fuse(torch.autograd.Function):
             stats, batch = _share_statistics(plan, stats, inputs.sources[0].shape[0], group)
         outputs = [_forward_row(plan, row, inputs, stats, eps) for row in range(len(plan.rows))]
         ctx.static = plan, eps, group, tuple(moments), tuple(tensor.dtype for tensor in tensors)
-        flat = [tensor for pair in moments.values() for tensor in pair]
-        ctx.save_for_backward(
-            *inputs.sources, *inputs.weights, *inputs.gammas, *outputs, *stats, batch, *flat
-        )
-        live = [stats[path.number] for path in plan.paths if not path.frozen]
+        pairs = [tensor for pair in (*stats, *moments.values()) for tensor in pair]
+        ctx.save_for_backward(*inputs.sources, *inputs.weights, *inputs.gammas, *outputs, batch, *pairs)
+        live = [tensor for path in plan.paths if not path.frozen for tensor in stats[path.number]]
         ctx.mark_non_differentiable(batch, *live)
+        ctx.set_materialize_grads(False)
         return (*outputs, batch, *live)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         plan, eps, group, moment_sources, dtypes = ctx.static
-        lengths = [plan.sources, plan.weights, len(plan.paths), len(plan.rows), len(plan.paths), 1]
+        paths = len(plan.paths)
         parts, flat = [], ctx.saved_tensors
-        for length in lengths:
+        for length in (plan.sources, plan.weights, paths, len(plan.rows), 1, 2 * paths):
             parts.append(flat[:length])
             flat = flat[length:]
-        sources, weights, gammas, outputs, stats, (batch,) = parts
+        sources, weights, gammas, outputs, (batch,), stats = parts
         moments = {source: (flat[2 * i], flat[2 * i + 1]) for i, source in enumerate(moment_sources)}
-        saved = FuseSaved(sources, weights, gammas, outputs, stats, batch, moments)
+        pairs = [(stats[2 * i], stats[2 * i + 1]) for i in range(paths)]
+        saved = FuseSaved(sources, weights, gammas, outputs, pairs, batch, moments)
         gradients = FuseBackward(plan, saved, eps, group).run(grads)
         cast = (None if g is None else g.to(dtype) for g, dtype in zip(gradients, dtypes, strict=True))
         return None, None, None, *cast
 
 
 def _input_moments(plan: FusePlan, inputs: FuseInputs) -> _Moments:
-    """Of every source of a 1x1 convolution; zero where all its readers are frozen."""
-    moments = {}
-    for source, x in enumerate(inputs.sources):
-        readers = [path for _, path in plan.readers(source)]
-        if any(not path.frozen for path in readers):
-            moments[source] = steps.input_moments(x)
-        elif readers:
-            mean = x.new_zeros(x.shape[1], dtype=vector_dtype(x))
-            moments[source] = mean, mean.new_zeros(x.shape[1], x.shape[1])
-    return moments
+    """Of every source whose batch statistics some 1x1 convolution needs."""
+    live = [
+        source for source in plan.sources_of_1x1 if any(not path.frozen for _, path in plan.readers(source))
+    ]
+    return {source: steps.input_moments(inputs.sources[source]) for source in live}
 
 
-def _path_statistics(plan: FusePlan, inputs: FuseInputs, moments: _Moments) -> list[Tensor]:
-    """(2, C) of every path, by number: of this process's batch, or as given."""
-    found: dict[int, Tensor] = {}
+def _path_statistics(plan: FusePlan, inputs: FuseInputs, moments: _Moments) -> list[_MeanVar]:
+    """Mean and variance (C,) of every path, by number: of this process's batch, or as given."""
+    found: dict[int, _MeanVar] = {}
     for source, (mean, cov) in moments.items():
         live = [path for _, path in plan.readers(source) if not path.frozen]
-        if live:
-            stats = steps.path_statistics(mean, cov, [inputs.weights[path.weight] for path in live])
-            found.update({path.number: stat for path, stat in zip(live, stats, strict=True)})
+        stats = steps.path_statistics(mean, cov, [inputs.weights[path.weight] for path in live])
+        found.update({path.number: (stat[0], stat[1]) for path, stat in zip(live, stats, strict=True)})
     live = [path for path in plan.paths if path.weight < 0 and not path.frozen]
     if live:
         stats = steps.channel_statistics([inputs.sources[path.source] for path in live])
-        found.update({path.number: stat for path, stat in zip(live, stats, strict=True)})
+        found.update({path.number: (stat[0], stat[1]) for path, stat in zip(live, stats, strict=True)})
     frozen = [path for path in plan.paths if path.frozen]
-    found.update({path.number: stat for path, stat in zip(frozen, inputs.given, strict=True)})
+    given = zip(inputs.given[::2], inputs.given[1::2], strict=True)
+    found.update({path.number: pair for path, pair in zip(frozen, given, strict=True)})
     return [found[path.number] for path in plan.paths]
 
 
 def _share_statistics(
-    plan: FusePlan, stats: list[Tensor], batch: int, group: Any
-) -> tuple[list[Tensor], Tensor]:
+    plan: FusePlan, stats: list[_MeanVar], batch: int, group: Any
+) -> tuple[list[_MeanVar], Tensor]:
     """Statistics over all processes, and the size of their batch (1,) float64.
 
     One message: the size and the first two moments of the paths' outputs, in float64. They follow from the
     moments of the inputs in each process, so C numbers travel and not C².
     """
     live = [path.number for path in plan.paths if not path.frozen]
-    message = [stats[0].new_full((1,), batch, dtype=torch.float64)]
+    dtype = stats[0][0].dtype
+    message = [stats[0][0].new_full((1,), batch, dtype=torch.float64)]
     for number in live:
-        mean, var = stats[number].double()
+        mean, var = (value.double() for value in stats[number])
         message += [mean * batch, (var + mean.square()) * batch]
     total = torch.cat(message)
     dist.all_reduce(total, group=group)
     shared, start = list(stats), 1
     for number in live:
-        channels = stats[number].shape[1]
+        channels = len(stats[number][0])
         mean, square = (total[start : start + 2 * channels] / total[0]).view(2, channels)
-        shared[number] = torch.stack((mean, (square - mean.square()).clamp_min(0))).to(stats[number].dtype)
+        shared[number] = mean.to(dtype), (square - mean.square()).clamp_min(0).to(dtype)
         start += 2 * channels
     return shared, total[:1].clone()
 
 
-def _forward_row(plan: FusePlan, row: int, inputs: FuseInputs, stats: list[Tensor], eps: float) -> Tensor:
+def _forward_row(plan: FusePlan, row: int, inputs: FuseInputs, stats: list[_MeanVar], eps: float) -> Tensor:
     weighted = [path for path in plan.rows[row] if path.weight >= 0]
     images = [path for path in plan.rows[row] if path.weight < 0]
     order = [path.number for path in (*weighted, *images)]

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastpose.ops import fuse_steps as steps
-from fastpose.ops.fuse_plan import FusePath, FusePlan
+from fastpose.ops.fuse_plan import FusePath, FusePlan, vector_dtype
 
 
 class FuseSaved(NamedTuple):
@@ -18,9 +18,9 @@ class FuseSaved(NamedTuple):
     weights: Sequence[Tensor]  # (C, inputs), in the sources' dtype
     gammas: Sequence[Tensor]
     outputs: Sequence[Tensor]
-    stats: Sequence[Tensor]  # (2, C) of every path
+    stats: Sequence[tuple[Tensor, Tensor]]  # mean and variance (C,) of every path
     batch: Tensor  # (1,) over all processes, or empty
-    moments: dict[int, tuple[Tensor, Tensor]]  # mean and covariance of the sources of 1x1 convolutions
+    moments: dict[int, tuple[Tensor, Tensor]]  # mean and covariance of sources whose statistics were taken
 
 
 class FuseBackward:
@@ -37,23 +37,24 @@ class FuseBackward:
         self.dsources: list[Tensor | None] = [None] * plan.sources
         self.dweights: list[Tensor | None] = [None] * plan.weights
 
-    def run(self, grads: Sequence[Tensor]) -> list[Tensor | None]:
+    def run(self, grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of sources, weights, gammas and betas, then None for the statistics that were given."""
         for row in range(len(self.plan.rows)):
-            self._row_pass(row, grads[row])
-        for source in self.saved.moments:
+            grad = grads[row]
+            self._row_pass(row, torch.zeros_like(self.saved.outputs[row]) if grad is None else grad)
+        for source in self.plan.sources_of_1x1:
             self._cross_pass(source)
         self._share_sums()
         for row in range(len(self.plan.rows)):
             self._image_pass(row)
-        for source in self.saved.moments:
+        for source in self.plan.sources_of_1x1:
             self._source_pass(source)
         for row, source in enumerate(self.plan.identities):
-            if source >= 0 and source not in self.saved.moments:
+            if source >= 0 and not self.plan.readers(source):
                 self._add(source, self.masked[row])
         numbers = range(len(self.plan.paths))
         vectors = [self.dgammas[i] for i in numbers] + [self.dbetas[i] for i in numbers]
-        given = [None for path in self.plan.paths if path.frozen]
+        given = [None] * (2 * sum(path.frozen for path in self.plan.paths))
         return [*self.dsources, *self.dweights, *vectors, *given]
 
     def _row_pass(self, row: int, grad: Tensor) -> None:
@@ -78,7 +79,7 @@ class FuseBackward:
         readers = self.plan.readers(source)
         crosses, dgammas = steps.cross_moments(
             self.saved.sources[source],
-            self.saved.moments[source][0],
+            self._moments(source)[0],
             [self.pooled[row][self._level(row, path)] for row, path in readers],
             [self.saved.weights[path.weight] for _, path in readers],
             [self.saved.stats[path.number][0] for _, path in readers],
@@ -128,7 +129,7 @@ class FuseBackward:
     def _source_pass(self, source: int) -> None:
         readers, x = self.plan.readers(source), self.saved.sources[source]
         paths = [path for _, path in readers]
-        mean, cov = self.saved.moments[source]
+        mean, cov = self._moments(source)
         dweights, scaled, matrix, offset = steps.weight_gradients(
             [self.crosses[path.number] for path in paths],
             [self.saved.weights[path.weight] for path in paths],
@@ -152,6 +153,14 @@ class FuseBackward:
         self._add(source, gradient)
         for masked in own[1:]:
             self._add(source, masked)
+
+    def _moments(self, source: int) -> tuple[Tensor, Tensor]:
+        """Zero where all readers of the source are frozen, and nothing depends on them."""
+        if source not in self.saved.moments:
+            x = self.saved.sources[source]
+            mean = x.new_zeros(x.shape[1], dtype=vector_dtype(x))
+            self.saved.moments[source] = mean, mean.new_zeros(x.shape[1], x.shape[1])
+        return self.saved.moments[source]
 
     def _level(self, row: int, path: FusePath) -> int:
         return (self.saved.outputs[row].shape[2] // self.saved.sources[path.source].shape[2]).bit_length() - 1

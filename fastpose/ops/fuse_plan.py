@@ -25,6 +25,11 @@ class FusePlan(NamedTuple):
     rows: tuple[tuple[FusePath, ...], ...]
 
     @property
+    def sources_of_1x1(self) -> list[int]:
+        """Sources that some 1x1 convolution reads."""
+        return [source for source in range(self.sources) if self.readers(source)]
+
+    @property
     def paths(self) -> list[FusePath]:
         return [path for row in self.rows for path in row]
 
@@ -45,7 +50,7 @@ class FuseInputs(NamedTuple):
     weights: list[Tensor]  # (C, inputs)
     gammas: list[Tensor]  # of each path, by number
     betas: list[Tensor]
-    given: list[Tensor]  # (2, C) mean and variance of the frozen paths, in order
+    given: list[Tensor]  # mean and variance of the frozen paths, in order
 
 
 def make_plan(rows: Sequence[Row]) -> tuple[FusePlan, FuseInputs]:
@@ -65,7 +70,7 @@ def make_plan(rows: Sequence[Row]) -> tuple[FusePlan, FuseInputs]:
             if path.weight is not None:
                 inputs.weights.append(path.weight.flatten(1))
             if path.mean is not None and path.var is not None:
-                inputs.given.append(torch.stack((path.mean, path.var)).to(dtype))
+                inputs.given.extend((path.mean.to(dtype), path.var.to(dtype)))
         plans.append(tuple(paths))
     identities = tuple(-1 if row.identity is None else _place(row.identity, inputs.sources) for row in rows)
     return FusePlan(len(inputs.sources), len(inputs.weights), identities, tuple(plans)), inputs
