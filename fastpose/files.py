@@ -51,6 +51,67 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+class DigestedFile:
+    """A file that `torch.save` and the like write to: hashed as it is written, on the disk once closed.
+
+    An error of the disk is kept until `close` raises it: torch's C++ writer loses its kind, and what is
+    behind it by then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb")
+        self._sha256 = hashlib.sha256()
+        self._error: OSError | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of all that was to be written."""
+        return self._sha256.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        self._sha256.update(data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing: `close` does it."""
+
+    def close(self) -> None:
+        """Onto the disk, or OSError."""
+        with self._file as file:
+            if self._error is None:
+                file.flush()
+                os.fsync(file.fileno())
+        if self._error is not None:
+            raise self._error
+
+
+def write_digested(path: Path, write: Callable[[DigestedFile], object]) -> str:
+    """Creates a file by `write`, puts it on the disk and returns its SHA-256; OSError as the disk says it."""
+    file = DigestedFile(path)
+    try:
+        write(file)
+    finally:
+        file.close()
+    return file.digest
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder so that a kill leaves it whole or under a name that `remove_leftovers` knows.
+
+    OSError where it cannot be deleted; one that is not there is no error.
+    """
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as file:

@@ -15,6 +15,7 @@ RANK = {
     "errors": 0, "keypoints": 0, "_checks": 0, "_ext": 0, "_C": 0,
     "files": 1, "device": 1, "progress": 1, "backend": 1, "reference": 1, "kernels": 1,
     "ops": 2, "nn": 3, "models": 4, "data": 4, "metrics": 4, "infer": 5, "train": 6, "cli": 7, "__main__": 8,
+    "__init__": 9,
 }  # fmt: skip
 SOURCES = sorted((ROOT / "fastpose").rglob("*.py"))
 OWN_NAMES = {"fastpose", "kernels"}
@@ -81,11 +82,13 @@ def test_importing_fastpose_loads_nothing_heavy() -> None:
     assert done.stdout.split() == ["[]", "0.1.0"]
 
 
-def test_the_package_offers_the_backend_names() -> None:
+def test_the_package_offers_its_names() -> None:
     import fastpose
     from fastpose import backend
+    from fastpose.train.graph_step import GraphStep
 
     assert fastpose.backend_status is backend.backend_status
+    assert fastpose.graph_step is GraphStep
     assert fastpose.set_backend is backend.set_backend
     with pytest.raises(AttributeError, match="no attribute 'set_bakend'"):
         fastpose.set_bakend  # noqa: B018 (the lookup is the test)

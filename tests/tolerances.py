@@ -3,8 +3,9 @@
 TOLERANCES: dict[tuple[str, str], tuple[float, float]] = {
     # the product of two exponentials in float32: two units in the last place of a value <= 1
     ("heatmap", "golden"): (1.5e-7, 0.0),
-    # and the kernel's exp of the sum another one
-    ("heatmap", "triton"): (2.5e-7, 0.0),
+    # and the kernel's one exponential on a GPU: ex2.approx is off by up to two such units, besides its
+    # argument's rounding
+    ("heatmap", "triton"): (5e-7, 0.0),
     ("loss", "golden"): (0.0, 3e-7),
     # pred is rounded to 8 bits first; the loss itself is computed in float32
     ("loss", "bfloat16"): (0.0, 1e-2),
@@ -29,4 +30,7 @@ TOLERANCES: dict[tuple[str, str], tuple[float, float]] = {
     ("fuse_backward", "float16"): (0.0, 2**-12),
     # the promise of docs/ops/fuse.md
     ("fuse", "float32"): (0.0, 1e-5),
+    # norm of the difference after 15 steps over that of the parameters: sums in another order, and Adam takes
+    # a whole step along a gradient near 0, whatever its sign
+    ("distributed", "cuda"): (0.0, 2e-3),
 }

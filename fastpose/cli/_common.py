@@ -37,3 +37,11 @@ def free_folder(folder: Path) -> Path:
     while candidate.exists():
         candidate, number = folder.with_name(f"{folder.name}-{number}"), number + 1
     return candidate
+
+
+def latest_folder(folder: Path) -> Path:
+    """The last of `folder`, `folder`-2, -3, ... that exists, or `folder`."""
+    candidate, number = folder, 2
+    while (following := folder.with_name(f"{folder.name}-{number}")).exists():
+        candidate, number = following, number + 1
+    return candidate

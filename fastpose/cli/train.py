@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fastpose.cli._common import config_or_run, free_folder, new_verb
+from fastpose.cli._common import config_or_run, free_folder, latest_folder, new_verb
 
 EPILOG = """\
 examples:
@@ -50,23 +50,36 @@ def run(args: argparse.Namespace) -> None:
     config, folder = config_or_run(args.config, args.settings)
     if folder is not None and not args.resume:
         raise ConfigError(f"{folder} is a run folder: add --resume to go on with it, or name a configuration")
-    if folder is None:
-        folder = Path(config.run.dir) / "train" / (config.run.name or config.name)
-        folder = folder if args.resume else free_folder(folder)
-    train(config, folder)
+    from fastpose.train.distributed import start_world
+
+    with start_world(config.run.device, patience=config.run.patience) as world:
+        if folder is None:
+            named = Path(config.run.dir) / "train" / (config.run.name or config.name)
+            # torchrun starts the same command again: it goes on with what the first start began.
+            choose = latest_folder if world.restarts else free_folder
+            folder = named if args.resume else Path(world.from_main(lambda: str(choose(named))))
+        train(config, folder, world)
 
 
-def train(config: Any, folder: Path) -> Any:
+def train(config: Any, folder: Path, world: Any = None) -> Any:
     """Trains (or goes on) in `folder`, with the messages a person wants around it; returns the evaluation."""
-    from fastpose.infer.table import metric_table
-    from fastpose.train.curves import plot_curves
     from fastpose.train.loop import Trainer
 
-    trainer = Trainer(config, folder)
+    trainer = Trainer(config, folder, world)
+    if not trainer.world.is_main:
+        return trainer.fit()
+    return _train_aloud(trainer, config, folder)
+
+
+def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
+    from fastpose.infer.table import metric_table
+    from fastpose.train.curves import plot_curves
+
     persons = trainer.train_persons
     print(
         f"training {config.model.name} on {len(persons)} persons in {len(persons.file_names)} pictures, "
-        f"{trainer.steps_per_epoch} steps an epoch, on {trainer.device}; run folder {folder}"
+        f"{trainer.steps_per_epoch} steps an epoch, on {trainer.world.size} x {trainer.device.type}; "
+        f"run folder {folder}"
     )
     for reason, count in sorted((+persons.skipped).items()):
         print(f"  left out: {count} x {reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +34,27 @@ def add_parser(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from fastpose.device import pick_device
     from fastpose.errors import ConfigError
     from fastpose.infer.results import write_results
     from fastpose.infer.table import metric_table
     from fastpose.progress import progress_bar
     from fastpose.train.datasets import build_model, val_table
-    from fastpose.train.validate import validate
+    from fastpose.train.distributed import start_world
+    from fastpose.train.validate import rows_of, validate
 
     config, folder = config_or_run(args.config, args.settings)
     weights = args.weights or (folder / "best.safetensors" if folder else config.model.weights)
     if weights is None:
         raise ConfigError(f"{args.config} is not a run folder: name the checkpoint with --weights FILE")
-    device = pick_device(config.run.device)
-    table = val_table(config)
-    model = build_model(config, table.keypoints, weights).to(device)
-    with progress_bar("evaluating", len(table)) as advance:
-        evaluation, _ = validate(model, config, table, device, advance)
+    with start_world(config.run.device, patience=config.run.patience) as world:
+        table = val_table(config)
+        model = build_model(config, table.keypoints, weights).to(world.device)
+        rows = rows_of(config, len(table), world)
+        with progress_bar("evaluating", len(rows)) if world.is_main else nullcontext() as advance:
+            told = advance or (lambda size: None)
+            evaluation, _ = validate(model, config, table, world.device, told, world)
+    if not world.is_main:
+        return
     print(
         metric_table(evaluation.metrics, title=_title(config, weights, len(table), model.meta.channel_order))
     )

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
-import numpy as np
+
+class HasBytes(Protocol):
+    """A picture as an array, or a Region."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
-class ImageCache:
+Picture = TypeVar("Picture", bound=HasBytes)
+
+
+class ImageCache(Generic[Picture]):
     """Holds up to `limit_bytes` of pictures; the last one always stays, because persons of one picture
     often follow each other. What it returns must not be written to."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._images: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._images: OrderedDict[int, Picture] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: int, load: Callable[[], np.ndarray]) -> np.ndarray:
+    def get(self, key: int, load: Callable[[], Picture]) -> Picture:
         """The picture under `key`, loaded if it is not here."""
         if key in self._images:
             self._images.move_to_end(key)

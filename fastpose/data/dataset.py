@@ -9,11 +9,14 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from fastpose.data.affine import get_affine_transform, transform_points, warp_crop
+from fastpose.data.affine import get_affine_transform, transform_points
 from fastpose.data.annotations import OnBad
 from fastpose.data.augment import Augmentation, AugmentedPerson, augment_person
 from fastpose.data.cache import ImageCache
+from fastpose.data.crop_cache import CropCache
 from fastpose.data.persons import PersonTable
+from fastpose.data.region import Cutter, Region, whole_picture
+from fastpose.data.warp_batch import cut_part, empty_part
 from fastpose.errors import ConfigError, ImageError
 
 Sample = dict[str, np.ndarray]
@@ -41,8 +44,13 @@ class CropDataset(Dataset[Sample]):
             False and weight 0, logged once per file and process; "stop" raises the ImageError.
         joint_weights: multiply `weight` by the official weights per joint.
         cache_mb: decoded pictures to keep, per worker.
+        crops: where to read the persons from instead of `table.images`. In a lossless cache every sample is
+            the same to the byte.
+        parts: the part of the picture that the crop shows instead of `crop`, in the fields PART of
+            `fastpose.data.warp_batch`, whose WarpFeed makes the same crops of them on a GPU.
 
-    Raises ConfigError for arguments outside these.
+    `decodes` counts the pictures that this process has decoded. Raises ConfigError for arguments outside
+    these and for a crop cache that does not fit the table and the augmentation.
     """
 
     def __init__(
@@ -56,8 +64,12 @@ class CropDataset(Dataset[Sample]):
         on_bad: OnBad = "skip",
         joint_weights: bool = False,
         cache_mb: float = 0,
+        crops: CropCache | None = None,
+        parts: bool = False,
     ) -> None:
         _check(input_size, channel_order, seed, on_bad, cache_mb)
+        if crops is not None:
+            crops.check_fits(table, augmentation, input_size[0] / input_size[1])
         self.table = table
         self.input_size = int(input_size[0]), int(input_size[1])
         self.channel_order = channel_order
@@ -66,7 +78,9 @@ class CropDataset(Dataset[Sample]):
         self.on_bad = on_bad
         weights = table.keypoints.joint_weights if joint_weights else (1.0,) * table.keypoints.num_joints
         self._joint_weights = np.array(weights, np.float32)
-        self._cache = ImageCache(int(cache_mb * 2**20))
+        self.crops, self.parts, self.decodes = crops, parts, 0
+        self._cache: ImageCache[Region] = ImageCache(int(cache_mb * 2**20))
+        self._cutter = Cutter()
         self._random = np.random.Philox(key=np.random.SeedSequence(seed).generate_state(2, np.uint64))
         self._state = self._random.state
         self._reported: set[int] = set()
@@ -79,20 +93,15 @@ class CropDataset(Dataset[Sample]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(f"person {index} of {len(self)}")
-        image = self._image(int(self.table.image_index[index]))
-        if image is None:
+        region = self._region(index)
+        if region is None:
             return self._unusable(index)
-        person = self._person(index, image.shape[1], self._generator(epoch, index))
-        if person.flipped:
-            image = cv2.flip(image, 1)
+        person = self._person(index, region.picture[0], self._generator(epoch, index))
         matrix = get_affine_transform(person.center, person.scale, person.rotation, self.input_size)
-        crop = warp_crop(image, matrix, self.input_size)
-        if self.channel_order == "rgb":
-            crop = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, crop)
         shown = (person.visible > 0)[:, None]
         joints = np.where(shown, transform_points(person.joints, matrix), person.joints)
         return {
-            "crop": crop,
+            **self._pixels(region, matrix, person.flipped),
             "joints": joints.astype(np.float32),
             "visible": person.visible,
             "weight": person.visible * self._joint_weights,
@@ -101,6 +110,12 @@ class CropDataset(Dataset[Sample]):
             "index": np.array(index, np.int64),
             "usable": np.array(True),
         }
+
+    def _pixels(self, region: Region, matrix: np.ndarray, flipped: bool) -> Sample:
+        if self.parts:
+            return cut_part(region, matrix, self.input_size, cutter=self._cutter, flipped=flipped)
+        crop = self._cutter.cut(region, matrix, self.input_size, flipped=flipped)
+        return {"crop": cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, crop) if self.channel_order == "rgb" else crop}
 
     def _person(self, index: int, image_width: int, rng: np.random.Generator) -> AugmentedPerson:
         table = self.table
@@ -126,23 +141,31 @@ class CropDataset(Dataset[Sample]):
         self._random.state = self._state
         return np.random.Generator(self._random)
 
-    def _image(self, row: int) -> np.ndarray | None:
-        name = str(self.table.file_names[row])
+    def _region(self, index: int) -> Region | None:
+        key = index if self.crops is not None else int(self.table.image_index[index])
         try:
-            return self._cache.get(row, lambda: self.table.images.read(name))
+            return self._cache.get(key, lambda: self._decode(index))
         except ImageError as error:
             if self.on_bad == "stop":
                 raise
-            if row not in self._reported:
-                self._reported.add(row)
+            if key not in self._reported:
+                self._reported.add(key)
                 _log.warning("persons of an unreadable picture are skipped: %s", error)
             return None
+
+    def _decode(self, index: int) -> Region:
+        name = str(self.table.file_names[self.table.image_index[index]])
+        self.decodes += 1
+        if self.crops is not None:
+            return self.crops.read(index, name)
+        return whole_picture(self.table.images.read(name))
 
     def _unusable(self, index: int) -> Sample:
         width, height = self.input_size
         joints = self.table.keypoints.num_joints
+        black = {"crop": np.zeros((height, width, 3), np.uint8)}
         return {
-            "crop": np.zeros((height, width, 3), np.uint8),
+            **(empty_part() if self.parts else black),
             "joints": np.zeros((joints, 2), np.float32),
             "visible": np.zeros(joints, np.float32),
             "weight": np.zeros(joints, np.float32),

@@ -12,6 +12,7 @@ from fastpose.models.meta import ModelMeta, PoseModel, StrPath
 from fastpose.models.registry import register_model
 from fastpose.models.weights import load_weights
 from fastpose.nn import BasicBlock, Bottleneck, Exchange, conv_bn, residual_layer
+from fastpose.nn.streams import run_branches
 
 __all__ = ["HRNet", "HRNetConfig", "hrnet_w18_small", "hrnet_w32", "hrnet_w48"]
 
@@ -45,7 +46,7 @@ class HRModule(nn.Module):
         self.fuse_layers = Exchange(widths, num_outputs)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
-        return self.fuse_layers([run(x) for run, x in zip(self.branches, branches, strict=True)])
+        return self.fuse_layers(run_branches(list(self.branches), branches))
 
 
 class Transition(nn.ModuleList):

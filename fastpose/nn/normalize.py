@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 MEAN = (0.485, 0.456, 0.406)
@@ -12,8 +14,23 @@ def normalize_crops(crops: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in channels_last memory, (x / 255 - mean) / std.
 
     The same mean and std serve RGB and BGR crops, as in the official code (a BGR checkpoint was trained
-    with RGB statistics on BGR pixels).
+    with RGB statistics on BGR pixels). After the first call on a device nothing is copied there, so that it
+    can be captured in a CUDA graph.
     """
-    mean = crops.new_tensor(MEAN, dtype=torch.float32)
-    std = crops.new_tensor(STD, dtype=torch.float32)
+    # Fake tensors want fake constants, which nobody else may find later.
+    constants = _kept_statistics if type(crops) is torch.Tensor else _statistics
+    mean, std = constants(crops.device)
     return ((crops.to(torch.float32) / 255.0 - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def _kept_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):  # kept for training, whoever asks first
+        return _statistics(device)
+
+
+def _statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    return (
+        torch.tensor(MEAN, dtype=torch.float32, device=device),
+        torch.tensor(STD, dtype=torch.float32, device=device),
+    )

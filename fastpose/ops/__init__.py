@@ -5,6 +5,7 @@ from fastpose.ops._fuse import fuse
 from fastpose.ops.decode import decode_heatmaps
 from fastpose.ops.heatmap import gaussian_heatmaps
 from fastpose.ops.loss import heatmap_loss, heatmap_loss_and_gradient
+from fastpose.ops.warp import warp_crops
 from fastpose.reference.decode import Decoded
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "heatmap_loss",
     "heatmap_loss_and_gradient",
     "op_status",
+    "warp_crops",
 ]

@@ -7,78 +7,91 @@ import logging
 import os
 import pickle
 import shutil
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError, OutputError
-from fastpose.files import flush, make_folder, sha256, write_text
-from fastpose.models import save_weights
+from fastpose.files import flush, make_folder, remove_folder, sha256, write_digested
+from fastpose.models import PoseModel
+from fastpose.train.progress import Progress, list_states
+from fastpose.train.random_states import RandomStates
+from fastpose.train.retention import Retention
+from fastpose.train.snapshot import Extra, Snapshot, take_snapshot
+
+__all__ = ["Progress", "damaged_file", "list_states", "load_state", "save_state", "write_state"]
 
 logger = logging.getLogger(__name__)
 
 MANIFEST, WEIGHTS, TRAINING = "manifest.json", "weights.safetensors", "training.pt"
 
-_UNUSABLE = (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, safetensors.SafetensorError)
-
-
-@dataclass
-class Progress:
-    """Where a run stands: the next batch to do, the sums of the epoch under way, and what is done."""
-
-    epoch: int = 0
-    batch: int = 0
-    sums: list[float] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: float | None = None
+_UNUSABLE = (
+    *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
+    *(pickle.UnpicklingError, safetensors.SafetensorError),
+)
 
 
 def save_state(
     folder: Path,
-    model: nn.Module,
+    model: PoseModel,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     progress: Progress,
     keep: int = 2,
+    *,
+    keep_every: int = 0,
+    extra: Extra | None = None,
+    random: RandomStates | None = None,
 ) -> Path:
-    """Writes `folder`/state-EEEEE-BBBBBB: built under another name, flushed, then renamed into place."""
-    make_folder(folder)
-    target = folder / f"state-{progress.epoch:05d}-{progress.batch:07d}"
-    building = folder / f".{target.name}.{os.getpid()}.tmp"
-    training = {
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler else None,
-        "progress": asdict(progress),
-        "rng": _rng_state(),
-    }
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir()
-        save_weights(model, building / WEIGHTS)
-        torch.save(training, building / TRAINING)
-        digests = {name: sha256(building / name) for name in (WEIGHTS, TRAINING)}
-        (building / MANIFEST).write_text(json.dumps(digests, indent=1))
-        for name in (*digests, MANIFEST):
-            flush(building / name)
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(building, target)
-        flush(folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        shutil.rmtree(building, ignore_errors=True)
-        raise OutputError(f"{target}: the training state cannot be saved: {error}") from error
-    for old in list_states(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Writes a state into `folder`, then deletes those that `Retention` does not keep; returns its folder.
+
+    `random` has been collected by all processes; without it this process's generators are saved. OutputError
+    where the state cannot be written; those before it are then as they were.
+    """
+    retention = Retention(keep, keep_every)
+    target = write_state(
+        folder, take_snapshot(model, optimizer, scaler, progress, extra=extra, random=random)
+    )
+    retention.apply(folder, progress.best_epoch)
     return target
 
 
-def list_states(folder: Path) -> list[Path]:
-    """Training states, oldest first; they come into being by a rename, so each was complete once."""
-    return sorted(folder.glob("state-*"))
+def write_state(folder: Path, snapshot: Snapshot) -> Path:
+    """The state as folder/state-EPOCH-SAMPLES: built under another name, flushed, then renamed into place."""
+    make_folder(folder)
+    target = folder / snapshot.name
+    building = folder / f".{target.name}.{os.getpid()}.new.tmp"
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        _write_files(building, snapshot)
+        remove_folder(target)
+        os.rename(building, target)
+        flush(folder)
+    except OSError as error:
+        raise OutputError(
+            f"{target}: the training state cannot be saved: {error.strerror or error}; the states before it "
+            "are intact"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def _write_files(folder: Path, snapshot: Snapshot) -> None:
+    snapshot.wait()
+    training = snapshot.owned_training()
+    digests = {
+        WEIGHTS: write_digested(folder / WEIGHTS, lambda file: file.write(snapshot.weights_bytes)),
+        TRAINING: write_digested(folder / TRAINING, lambda file: torch.save(training, cast(IO[bytes], file))),
+    }
+    manifest = json.dumps(digests, indent=1).encode()
+    write_digested(folder / MANIFEST, lambda file: file.write(manifest))
+    flush(folder)
 
 
 def load_state(
@@ -86,16 +99,21 @@ def load_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
+    *,
+    extra: Extra | None = None,
+    random: RandomStates | None = None,
 ) -> Progress | None:
     """Restores the newest intact state of `folder`; None where there is none at all.
 
-    A damaged state is passed over with a warning; CheckpointError when all of them are damaged.
+    `random` is filled, for each process to `restore` its part; without it this process's generators are set.
+    A damaged state is passed over with a warning; CheckpointError when all of them are damaged, and when the
+    state is not of such a run, for example without one of `extra`.
     """
     states = list_states(folder)
     for path in reversed(states):
         damage = damaged_file(path)
         if damage is None:
-            return _restore(path, model, optimizer, scaler)
+            return _restore(path, model, optimizer, scaler, extra or {}, random)
         logger.warning("%s is damaged (%s does not match its SHA-256); trying an older state", path, damage)
     if states:
         raise CheckpointError(f"{folder}: all {len(states)} training states are damaged; start a new run")
@@ -113,39 +131,49 @@ def damaged_file(path: Path) -> str | None:
 
 
 def _restore(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    extra: Extra,
+    random: RandomStates | None,
 ) -> Progress:
     try:
         weights = safetensors.torch.load_file(path / WEIGHTS)
         training = torch.load(path / TRAINING, map_location="cpu", weights_only=True)
+        progress = Progress(**training["progress"])
+        _check_names(extra, training["extra"])
         model.load_state_dict(weights)
         optimizer.load_state_dict(training["optimizer"])
         if scaler and training["scaler"]:
             scaler.load_state_dict(training["scaler"])
+        for name, thing in extra.items():
+            _load(thing, training["extra"].get(name))
+        states = random or RandomStates()
+        states.load_state_dict(training["random"])
+        if random is None:
+            states.restore()
     except _UNUSABLE as error:
-        what = str(error).splitlines()
+        what = str(error).splitlines() or [type(error).__name__]
         more = f" (and {len(what) - 3} more lines)" if len(what) > 3 else ""
         raise CheckpointError(
             f"{path}: does not fit this run: {' '.join(line.strip() for line in what[:3])}{more}; "
             "resume with the settings that the run was started with"
         ) from error
-    _set_rng_state(training["rng"])
-    return Progress(**training["progress"])
+    return progress
 
 
-def _rng_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"torch": torch.get_rng_state(), "cuda": cuda}
+def _check_names(wanted: Extra, saved: dict[str, Any]) -> None:
+    missing = [name for name, thing in wanted.items() if thing is not None and name not in saved]
+    if missing:
+        raise CheckpointError(f"it holds no {', '.join(missing)}")
+    unused = [name for name in saved if wanted.get(name) is None]
+    if unused:
+        logger.warning("of the training state %s is left out, which this run has not", ", ".join(unused))
 
 
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def save_named(folder: Path, name: str, model: nn.Module, note: dict[str, Any]) -> None:
-    """`name`.safetensors, and `name`.json with its SHA-256 and `note` (epoch, score)."""
-    weights = folder / f"{name}.safetensors"
-    save_weights(model, weights)
-    write_text(folder / f"{name}.json", json.dumps({**note, "sha256": sha256(weights)}, indent=1))
+def _load(thing: Any, state: Any) -> None:
+    if isinstance(thing, Tensor):
+        thing.copy_(state.reshape(thing.shape))
+    elif thing is not None:
+        thing.load_state_dict(state)

@@ -52,16 +52,23 @@ class DataConfig:
     joint_weights: bool = False  # official USE_DIFFERENT_JOINTS_WEIGHT
     on_bad: Literal["skip", "stop"] = "skip"  # samples that cannot be used
     cache_mb: int = 0  # decoded pictures kept, per worker
+    group_images: bool = False  # persons of a picture together, each picture decoded once a batch
+    crop_cache: str | None = None  # folder of `fastpose prepare` to train from, instead of whole pictures
+    warp: Literal["auto", "cpu", "gpu"] = "cpu"  # who cuts the crops, with the same bytes: workers or the GPU
     workers: int | Literal["auto"] = "auto"  # loader processes; 0 loads in the training process
     figures: FiguresConfig = field(default_factory=FiguresConfig)
 
 
 @dataclass
 class TrainConfig:
-    """The optimisation: one process, `batch_size` samples a step."""
+    """The optimisation."""
 
     epochs: int = 210  # passes over the data
-    batch_size: int = 128  # samples a step
+    batch_size: int = 128  # samples a step, of all processes together
+    batch_per: Literal["step", "process"] = "step"  # process: batch_size samples in each of them
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # of lr with the processes, for batch_per=process
+    sync_bn: bool = False  # BatchNorm over the samples of all processes (CUDA)
+    bucket_mb: float = 25.0  # gradients that travel together between processes
     optimizer: Literal["adam", "adamw"] = "adam"  # adam or adamw
     lr: float = 1e-3  # learning rate at the start
     weight_decay: float = 0.0  # the official 1e-4 never reaches its Adam
@@ -73,10 +80,16 @@ class TrainConfig:
     ohkm_topk: int = 8  # joints that ohkm keeps
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
     channels_last: bool = True  # memory layout
-    compile: bool = False  # run the network through torch.compile
+    compile: bool | Literal["default", "max-autotune"] = False  # run the network through torch.compile
+    graph: bool = True  # on a GPU, the whole step as one CUDA graph
+    ema: float = 0.0  # decay of an average of the weights, then validated and saved as best; 0 for none
     clip_grad: float = 0.0  # largest norm of the gradient, 0 for none
+    max_bad_steps: int = 10  # steps in a row without a finite gradient that end a run, 0 for never
     save_steps: int = 0  # extra checkpoints within an epoch, 0 for one at its end only
-    keep: int = 2  # training states kept
+    keep: int = 2  # training states kept, besides that of the best epoch
+    keep_every: int = 0  # and those of every so many epochs, 0 for none
+    async_save: bool = True  # write training states while the training goes on
+    on_save_error: Literal["stop", "continue"] = "stop"  # what a full disk does to the run
 
 
 @dataclass
@@ -106,6 +119,7 @@ class RunConfig:
     name: str | None = None  # default: the configuration's name
     seed: int = 0  # of weights, order and augmentation
     device: str = "auto"  # auto, cpu, cuda or cuda:N
+    patience: float = 30.0  # seconds without a sign of life from a process until the run ends
     threads: int = 0  # of torch on the CPU, 0 for its own choice
     pictures_every: int = 10  # epochs between sheets of predictions, 0 for never
     tensorboard: bool = True  # write TensorBoard events, where it is installed

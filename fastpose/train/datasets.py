@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpose.data.coco import coco_layout, read_coco, read_detections
+from fastpose.data.crop_cache import CropCache
 from fastpose.data.dataset import CropDataset
 from fastpose.data.figures import FigureStyle, read_figures
 from fastpose.data.mpii import read_mpii
@@ -85,8 +86,10 @@ def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
         )
 
 
-def crop_dataset(config: Config, table: PersonTable, channel_order: str, *, training: bool) -> CropDataset:
-    """The crops of a table, augmented and seeded for training."""
+def crop_dataset(
+    config: Config, table: PersonTable, channel_order: str, *, training: bool, parts: bool = False
+) -> CropDataset:
+    """The crops of a table, augmented and seeded for training; `parts` of pictures, for a GPU to warp."""
     return CropDataset(
         table,
         input_size=(config.data.input_size[0], config.data.input_size[1]),
@@ -96,6 +99,8 @@ def crop_dataset(config: Config, table: PersonTable, channel_order: str, *, trai
         on_bad=config.data.on_bad,
         joint_weights=config.data.joint_weights,
         cache_mb=config.data.cache_mb,
+        crops=CropCache(config.data.crop_cache) if training and config.data.crop_cache else None,
+        parts=parts,
     )
 
 

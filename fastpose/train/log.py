@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class RunLog:
                     self.events.add_scalar(name, value, row["epoch"])
             self.events.flush()
         parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.6f}", f"acc {row['accuracy']:.3f}"]
-        known = ("epoch", "lr", "loss", "accuracy", "seconds", "images_per_second", "unusable")
+        known = ("epoch", "lr", "loss", "accuracy", "seconds", "images_per_second", "unusable", "skipped")
         scores = [name for name in row if name not in known and row[name] is not None]
         parts += [f"{scores[0]} {row[scores[0]]:.3f}"] if scores else []
         parts += [f"{row['images_per_second']:.0f} images/s"] if "images_per_second" in row else []
@@ -56,6 +56,19 @@ class RunLog:
     def close(self) -> None:
         if self.events:
             self.events.close()
+
+
+class SilentLog:
+    """What RunLog is in a process that does not speak."""
+
+    def epoch(self, history: list[dict[str, Any]], epochs: int) -> None:
+        pass
+
+    def bar(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda count: None)
+
+    def close(self) -> None:
+        pass
 
 
 def _csv(history: list[dict[str, Any]]) -> str:

@@ -5,39 +5,46 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-from fastpose.data.loader import EpochSampler, make_loader
 from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import ConfigError, DataError, TrainingError
-from fastpose.files import make_folder, remove_leftovers
+from fastpose.files import make_folder
 from fastpose.infer.evaluation import Evaluation
+from fastpose.infer.forward import Predictions
 from fastpose.keypoints import KeypointSet
 from fastpose.models import PoseModel
-from fastpose.train.checkpoint import Progress, load_state, save_named, save_state
+from fastpose.train.batch_plan import plan_batches
 from fastpose.train.config import Config
-from fastpose.train.config_io import save_config
-from fastpose.train.datasets import build_model, crop_dataset, train_table, val_table
-from fastpose.train.log import RunLog
+from fastpose.train.datasets import build_model, train_table, val_table
+from fastpose.train.distributed import World
+from fastpose.train.ema import Ema
+from fastpose.train.feed import TrainFeed
+from fastpose.train.log import RunLog, SilentLog
 from fastpose.train.optim import build_optimizer, learning_rate
 from fastpose.train.pictures import save_sheet
-from fastpose.train.run_folder import CHECKPOINTS, check_resumable, lock_run
-from fastpose.train.step import SUMS, TrainStep, replace_unusable
-from fastpose.train.validate import auto_workers, validate
+from fastpose.train.run_folder import CHECKPOINTS
+from fastpose.train.run_states import RunStates
+from fastpose.train.step import SUMS, TrainStep
+from fastpose.train.validate import rows_of, validate
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Trains one configuration in one run folder; an existing run there is continued from its last state."""
+    """Trains one configuration in one run folder; an existing run there is continued from its last state.
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    All processes of `world` train; rank 0 alone reads and writes the folder.
+    """
+
+    def __init__(self, config: Config, folder: Path, world: World | None = None) -> None:
         self.config, self.folder = config, folder
-        self.device = pick_device(config.run.device)
+        self.world = world or World(pick_device(config.run.device))
+        self.device = self.world.device
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.run.seed)
@@ -46,153 +53,165 @@ class Trainer:
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         model = build_model(config, self.train_persons.keypoints)
         self.model: PoseModel = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
-        self.optimizer = build_optimizer(self.model, config.train, self.device)
-        self.step = TrainStep(
+        self.plan = plan_batches(
+            len(self.train_persons),
+            config.train.batch_size,
+            rank=self.world.rank,
+            world=self.world.size,
+            per=config.train.batch_per,
+            scaling=config.train.lr_scaling,
+        )
+        self.ema = Ema(self.model, config.train.ema) if config.train.ema else None
+        self.step = self._make_step()
+        self.feed = TrainFeed(config, self.train_persons, self.model, self.plan, self.world)
+        self.steps_per_epoch = self.feed.steps
+        self.states = RunStates(config, folder, self.world, self.model, self.step, self.ema)
+        self.progress, self.resumed = self.states.open(self.plan.total)
+
+    def _make_step(self) -> TrainStep:
+        config = self.config
+        forward = self.world.wrap(
             self.model,
-            self.optimizer,
+            weight=self.plan.weight,
+            sync_bn=config.train.sync_bn,
+            bucket_mb=config.train.bucket_mb,
+        )
+        return TrainStep(
+            self.model,
+            build_optimizer(self.model, config.train, self.device),
             config.train,
             sigma=config.data.sigma,
             unbiased=config.data.target == "unbiased",
             dtype=autocast_dtype(config.train.amp, self.device),
             device=self.device,
-        )
-        self._feed()
-        self.lock = lock_run(make_folder(folder))
-        try:
-            state = self._open()
-        except BaseException:
-            self.lock.close()
-            raise
-        self.resumed, self.progress = state is not None, state or Progress()
-        self.unusable = 0
-
-    def _open(self) -> Progress | None:
-        """The state to go on from, if there is one; config.yaml changes only once that has proved to fit."""
-        check_resumable(self.config, self.folder)
-        for place in (self.folder, self.folder / CHECKPOINTS):
-            remove_leftovers(place)
-        state = load_state(self.folder / CHECKPOINTS, self.model, self.optimizer, self.step.scaler)
-        save_config(self.config, self.folder / "config.yaml")
-        return state
-
-    def _feed(self) -> None:
-        config = self.config
-        dataset = crop_dataset(config, self.train_persons, self.model.meta.channel_order, training=True)
-        full = len(dataset) >= config.train.batch_size  # a last short batch would skew BatchNorm
-        self.sampler = EpochSampler(
-            len(dataset), config.train.batch_size, shuffle=True, seed=config.run.seed, drop_last=full
-        )
-        self.steps_per_epoch = len(self.sampler)
-        workers = auto_workers(config.data.workers, self.device)
-        self.loader = make_loader(
-            dataset, self.sampler, workers=workers, pin_memory=self.device.type == "cuda"
+            forward=None if forward is self.model else forward,
+            ema=self.ema,
+            graph=config.train.graph,
+            max_bad_steps=config.train.max_bad_steps,
         )
 
     def fit(self) -> Evaluation | None:
         """Runs to the last epoch; returns the last evaluation (None when resumed after the end)."""
         config, progress = self.config, self.progress
-        log = RunLog(self.folder, tensorboard=config.run.tensorboard, start_epoch=progress.epoch + 1)
         evaluation = None
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self.states)
+            log: RunLog | SilentLog = SilentLog()
+            if self.world.is_main:
+                start = progress.epoch + 1
+                log = RunLog(self.folder, tensorboard=config.run.tensorboard, start_epoch=start)
+            stack.callback(log.close)
             while progress.epoch < config.train.epochs:
                 started, first = time.perf_counter(), progress.batch
                 row = self._epoch(log)
                 seconds = time.perf_counter() - started
-                samples = (self.steps_per_epoch - first) * config.train.batch_size
+                samples = (self.steps_per_epoch - first) * self.plan.total
                 if samples:  # not an epoch resumed at its very end
                     row |= {"seconds": round(seconds, 2), "images_per_second": round(samples / seconds, 1)}
                 last = progress.epoch + 1 == config.train.epochs
                 if last or (progress.epoch + 1) % config.val.every == 0:
                     evaluation = self._validate(log, row)
                 self._finish_epoch(log, row, evaluation)
-        finally:
-            log.close()
-            self.lock.close()
         return evaluation
 
-    def _epoch(self, log: RunLog) -> dict[str, Any]:
+    def _epoch(self, log: RunLog | SilentLog) -> dict[str, Any]:
         config, progress = self.config, self.progress
-        self.unusable = 0
+        self.feed.unusable = 0
+        skipped = self.step.bad_steps.total
         self.model.train()
-        self.step.sums.copy_(torch.tensor(progress.sums or [0.0] * len(SUMS), dtype=torch.float64))
+        saved = progress.sums if self.world.is_main else []  # they are those of all processes
+        self.step.sums.copy_(torch.tensor(saved or [0.0] * len(SUMS), dtype=torch.float64))
         with log.bar(f"epoch {progress.epoch + 1}", self.steps_per_epoch) as advance:
-            for batch in self._batches():
-                if batch["usable"].any():
-                    self.step(batch, self._rate())
+            for batch in self.feed.batches(progress.epoch, progress.batch):
+                if batch is not None:
+                    self.step(batch, self._rate(), epoch=progress.epoch, number=progress.batch)
                 progress.batch += 1
                 advance(1)
+                self.states.check()
                 if config.train.save_steps and progress.batch % config.train.save_steps == 0:
-                    self._check_and_save()
-        loss, samples, correct, joints = self._read_sums()
+                    self._save_within()
+        loss, samples, correct, joints = self._meet()
+        skipped = self.step.bad_steps.total - skipped
         if not samples:
-            raise DataError("not one picture of the training data is readable; run `fastpose check` on it")
+            _refuse_empty(skipped)
         return {
             "epoch": progress.epoch + 1,
             "lr": self._rate(-1),
             "loss": loss / samples,
             "accuracy": correct / max(joints, 1.0),
+            "skipped": skipped,
         }
 
-    def _batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        self.sampler.set_epoch(self.progress.epoch, self.progress.batch)
-        for batch in self.loader:
-            self.unusable += replace_unusable(batch)
-            yield batch
+    def _save_within(self) -> None:
+        """A state in the middle of an epoch."""
+        self._meet()
+        self.states.save(self.progress)
 
-    def _rate(self, offset: int = 0) -> float:
+    def _meet(self) -> list[float]:
+        """Waits for the steps begun; the processes agree on sums and running statistics. Returns the sums."""
         progress = self.progress
-        return learning_rate(self.config.train, progress.epoch, progress.batch + offset, self.steps_per_epoch)
-
-    def _read_sums(self) -> list[float]:
-        sums = self.step.sums.tolist()
-        if not math.isfinite(sums[0]):
-            progress = self.progress
+        self.step.finish()
+        progress.sums = self.world.collect(self.step.sums)
+        if not math.isfinite(progress.sums[0]):
             raise TrainingError(
                 f"the loss is not finite in epoch {progress.epoch + 1} by batch {progress.batch}; "
                 "lower train.lr or set train.amp=none; earlier checkpoints in "
                 f"{self.folder / CHECKPOINTS} are intact"
             )
-        return sums
+        self.world.check_in_step(self.model, progress.epoch, progress.batch)
+        self.world.average_buffers(self.model, self.plan.weight)
+        if self.ema:
+            self.world.average_buffers(self.ema.module, self.plan.weight)
+        return progress.sums
 
-    def _validate(self, log: RunLog, row: dict[str, Any]) -> Evaluation:
+    def _rate(self, offset: int = 0) -> float:
+        progress = self.progress
+        place = progress.epoch, progress.batch + offset, self.steps_per_epoch
+        return self.plan.rate * learning_rate(self.config.train, *place)
+
+    def _validate(self, log: RunLog | SilentLog, row: dict[str, Any]) -> Evaluation:
         config, epoch = self.config, self.progress.epoch + 1
-        with log.bar("validation", len(self.val_persons)) as advance:
-            evaluation, predictions = validate(self.model, config, self.val_persons, self.device, advance)
+        model: Any = self.ema.module if self.ema else self.model
+        with log.bar("validation", len(rows_of(config, len(self.val_persons), self.world))) as advance:
+            evaluation, predictions = validate(
+                model, config, self.val_persons, self.device, advance, self.world
+            )
         row |= evaluation.metrics
         every = config.run.pictures_every  # the first validation at or after each of these epochs draws
-        if every and (epoch // every > (epoch - config.val.every) // every or epoch == config.train.epochs):
-            pictures = make_folder(self.folder / "pictures")
-            save_sheet(pictures / f"epoch_{epoch:04d}.png", self.val_persons, predictions)
+        due = every and (epoch // every > (epoch - config.val.every) // every or epoch == config.train.epochs)
+        if self.world.is_main and due:
+            self.states.attempt(lambda: self._draw(epoch, predictions))
         return evaluation
 
-    def _finish_epoch(self, log: RunLog, row: dict[str, Any], evaluation: Evaluation | None) -> None:
+    def _draw(self, epoch: int, predictions: Predictions) -> None:
+        pictures = make_folder(self.folder / "pictures")
+        save_sheet(pictures / f"epoch_{epoch:04d}.png", self.val_persons, predictions)
+
+    def _finish_epoch(
+        self, log: RunLog | SilentLog, row: dict[str, Any], evaluation: Evaluation | None
+    ) -> None:
         progress = self.progress
-        row["unusable"] = self.unusable
+        row["unusable"] = int(self.world.sum([self.feed.unusable])[0])
         headline = evaluation.headline if evaluation else None
         score = row.get(headline) if headline else None
         note = {"epoch": progress.epoch + 1, "metric": headline, "score": score}
-        if score is not None and (progress.best is None or score > progress.best):
-            progress.best = score
-            save_named(self.folder, "best", self.model, note)
-        save_named(self.folder, "last", self.model, note)
+        best = score is not None and (progress.best is None or score > progress.best)
+        if best:
+            progress.best, progress.best_epoch = score, progress.epoch + 1
         progress.history.append(row)
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, []
-        log.epoch(progress.history, self.config.train.epochs)
-        self._save()
+        self.states.wait()  # or results.csv could get two rows ahead of the states
+        self.states.attempt(lambda: log.epoch(progress.history, self.config.train.epochs))
+        self.states.save(progress, note=note, best=best)
 
-    def _check_and_save(self) -> None:
-        self.progress.sums = self._read_sums()
-        self._save()
 
-    def _save(self) -> None:
-        save_state(
-            self.folder / CHECKPOINTS,
-            self.model,
-            self.optimizer,
-            self.step.scaler,
-            self.progress,
-            self.config.train.keep,
+def _refuse_empty(skipped: int) -> NoReturn:
+    if skipped:
+        raise TrainingError(
+            "every step of the epoch was skipped, since no gradient was finite; lower train.lr or set "
+            "train.amp=none"
         )
+    raise DataError("not one picture of the training data is readable; run `fastpose check` on it")
 
 
 def _check_keypoints(config: Config, train: KeypointSet, val: KeypointSet) -> None:

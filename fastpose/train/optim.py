@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastpose.train.config import TrainConfig
 
@@ -36,5 +36,9 @@ def learning_rate(config: TrainConfig, epoch: int, batch: int, steps_per_epoch: 
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The rate of all parameters; one that is a tensor keeps its memory, which a captured graph reads."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -21,8 +21,10 @@ FREE = (  # what may differ when a run goes on: places, speed, and what is said 
     "data.val_images", "data.workers", "data.cache_mb", "data.on_bad", "model.weights", "model.init",
     "train.epochs", "train.lr", "train.milestones", "train.gamma", "train.schedule", "train.compile",
     "train.save_steps", "train.keep", "train.clip_grad", "train.weight_decay", "train.warmup_steps",
-    "train.amp", "train.channels_last", "val.every", "val.batch_size", "val.amp", "run.dir", "run.name",
-    "run.device", "run.threads", "run.pictures_every", "run.tensorboard",
+    "train.amp", "train.channels_last", "train.graph", "train.max_bad_steps", "train.keep_every",
+    "train.async_save", "train.on_save_error", "train.bucket_mb", "data.warp", "run.patience", "val.every",
+    "val.batch_size", "val.amp", "run.dir", "run.name", "run.device", "run.threads", "run.pictures_every",
+    "run.tensorboard",
 )  # fmt: skip
 
 

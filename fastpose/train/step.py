@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastpose.device import autocast
-from fastpose.metrics.pck import HeatmapAccuracy, joint_accuracy
+from fastpose.metrics.pck import joint_accuracy
 from fastpose.nn.normalize import normalize_crops
+from fastpose.nn.streams import run_branches
 from fastpose.ops import heatmap_loss
+from fastpose.train.bad_steps import BadSteps, Place
+from fastpose.train.batch_counts import BatchCounts
+from fastpose.train.compiling import compiled
 from fastpose.train.config import TrainConfig
+from fastpose.train.ema import Ema
+from fastpose.train.graph import StepGraph, warmup_of
+from fastpose.train.guarded import GuardedOptimizer
 from fastpose.train.optim import set_learning_rate
+from fastpose.train.readback import Readback
+from fastpose.train.update import Update
 
 SUMS = ("loss", "samples", "correct", "joints")
+INPUTS = ("crop", "joints", "weight")
+
+
+@dataclass
+class StepReport:
+    """What a finished step says: `accuracy`, share of correct joints; `skipped`, nothing changed."""
+
+    place: Place
+    loss: float
+    accuracy: float
+    skipped: bool
 
 
 class TrainStep:
-    """Forward, loss, backward and update of one batch on one device.
+    """Forward, loss, backward and update of one batch on one device; on a GPU as one CUDA graph.
 
-    `sums` (float64, on the device, see SUMS) grow with every step and are read when somebody asks, so that
-    a step never waits for the device.
+    `sums` (float64, on the device, see SUMS) grow with every step that is not skipped and are read when
+    somebody asks. What each step did arrives a little later in `latest`, without waiting for the device. A
+    step whose gradient is not finite changes nothing (see `Update`); `max_bad_steps` of them in a row, 0 for
+    never, raise TrainingError from a step soon after, or from `finish`.
+
+    Args:
+        model: the plain network, on `device`.
+        forward: what computes the prediction with it if not the model itself, such as
+            DistributedDataParallel; `config.compile` compiles it.
+        dtype: of autocast; float16 gets a loss scale, which stays on the device.
+        ema: average of the weights, updated with every step.
+        graph: False runs every step ungraphed.
     """
 
     def __init__(
@@ -34,66 +67,88 @@ class TrainStep:
         dtype: torch.dtype | None,
         device: torch.device,
         unbiased: bool = False,
+        forward: nn.Module | None = None,
+        ema: Ema | None = None,
+        graph: bool = True,
+        max_bad_steps: int = 10,
     ) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.sigma, self.unbiased, self.dtype, self.device = sigma, unbiased, dtype, device
-        self.forward = torch.compile(model) if config.compile else model
+        self.ema = ema
+        self.forward = compiled(forward or model, config.compile)
         self.scaler = torch.amp.GradScaler(device.type) if dtype is torch.float16 else None
         self.sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
-
-    def __call__(self, batch: dict[str, torch.Tensor], rate: float) -> None:
-        """batch: crop (B, H, W, 3) uint8, joints (B, K, 2) input px, weight (B, K); rate: learning rate."""
-        crop, joints, weight = (
-            batch[name].to(self.device, non_blocking=True) for name in ("crop", "joints", "weight")
+        self.latest: StepReport | None = None
+        self.bad_steps = BadSteps(max_bad_steps)
+        self.guarded = GuardedOptimizer(optimizer, device)
+        self.update = Update(model, self.guarded, clip_grad=config.clip_grad, scaler=self.scaler, ema=ema)
+        why_not = self.guarded.reason if graph else "it is switched off"
+        self.graph = StepGraph(
+            self.run_on_device, device, why_not=why_not, quiet=not graph, warmup=warmup_of(forward)
         )
-        with autocast(self.dtype, self.device):
+        self._counts = BatchCounts(model) if self.forward is model else None
+        self._reports: Readback[Place] = Readback()
+
+    def __call__(self, batch: Mapping[str, Tensor], rate: float, *, epoch: int = 0, number: int = 0) -> None:
+        """Takes one step, or starts it: a GPU may be up to two steps behind.
+
+        Args:
+            batch: crop (B, H, W, 3) uint8, joints (B, K, 2) input px, weight (B, K), and, for messages, index
+                (B,); on the host, pinned for speed, or on the device.
+            rate: learning rate.
+            epoch, number: which batch this is, for messages; from 0.
+
+        Raises:
+            TrainingError: too many steps in a row had no finite gradient.
+        """
+        if self.guarded.refresh():
+            self.graph.reset()
+        set_learning_rate(self.optimizer, rate)
+        report = self.graph({name: batch[name] for name in INPUTS})
+        self._reports.push(report, Place(epoch, number, rate, batch.get("index")))
+        self._read(self._reports.ready())
+
+    def finish(self) -> None:
+        """Waits for all steps begun; raises as a step does."""
+        self._read(self._reports.wait())
+
+    def run_on_device(self, batch: dict[str, Tensor]) -> Tensor:
+        """The whole work of a step, without reading anything back.
+
+        Returns (3,) float64: loss, accuracy, and 1 for a skipped step.
+        """
+        crop, joints, weight = (batch[name] for name in INPUTS)
+        input_size = (crop.shape[2], crop.shape[1])
+        target: dict[str, Any] = {"input_size": input_size, "sigma": self.sigma, "unbiased": self.unbiased}
+        self.update.before()
+        counting = self._counts.together() if self._counts else contextlib.nullcontext()
+        with autocast(self.dtype, self.device), counting:
             prediction = self.forward(normalize_crops(crop))
-        target = self._target(crop)
         topk = self.config.ohkm_topk if self.config.loss == "ohkm" else None
         loss = heatmap_loss(prediction, joints, weight, topk=topk, **target)
-        self.optimizer.zero_grad(set_to_none=True)
-        set_learning_rate(self.optimizer, rate)
-        self._update(loss)
-        accuracy = joint_accuracy(prediction.detach(), joints, (weight > 0).to(torch.float32), **target)
-        self._count(loss.detach(), accuracy, len(crop))
-
-    def _target(self, crop: torch.Tensor) -> dict[str, Any]:
-        """What the target is drawn with."""
-        input_size = (crop.shape[2], crop.shape[1])
-        return {"input_size": input_size, "sigma": self.sigma, "unbiased": self.unbiased}
-
-    def _update(self, loss: torch.Tensor) -> None:
-        if self.scaler is None:
-            loss.backward()
-        else:
-            self.scaler.scale(loss).backward()
-            self.scaler.unscale_(self.optimizer)
-        if self.config.clip_grad > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+        score = _scorer(joints, weight, target)
+        value, accuracy = run_branches([self.update.backward, score], [loss, prediction.detach()])
+        return self._count(value.double(), accuracy, len(crop), self.update.step())
 
     @torch.no_grad()
-    def _count(self, loss: torch.Tensor, accuracy: HeatmapAccuracy, samples: int) -> None:
-        _, mean, count = accuracy
+    def _count(self, loss: Tensor, accuracy: Tensor, samples: int, skipped: Tensor) -> Tensor:
+        """accuracy: (2,) float64, the mean over joints and the number of them."""
+        mean, joints = accuracy.unbind()
         size = torch.full_like(mean, samples)
-        self.sums += torch.stack([loss * size, size, mean * count, count.to(mean.dtype)]).to(torch.float64)
+        row = torch.stack([loss * size, size, mean * joints, joints])
+        self.sums += torch.where(skipped > 0, 0.0, row)
+        return torch.stack([loss, mean, skipped.double()])
+
+    def _read(self, reports: list[tuple[Place, list[float]]]) -> None:
+        for place, (loss, accuracy, skipped) in reports:
+            self.latest = StepReport(place, loss, accuracy, bool(skipped))
+            self.bad_steps.see(place, bool(skipped))
 
 
-def replace_unusable(batch: dict[str, torch.Tensor]) -> int:
-    """Fills the places of unreadable samples with the batch's readable ones, in order; returns how many.
+def _scorer(joints: Tensor, weight: Tensor, target: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    @torch.no_grad()
+    def score(prediction: Tensor) -> Tensor:
+        found = joint_accuracy(prediction, joints, (weight > 0).to(torch.float32), **target)
+        return torch.stack([found.mean, found.counted.to(found.mean.dtype)])
 
-    The batch keeps its size, and no blank picture reaches the BatchNorm statistics. A batch without any
-    readable sample is left alone, for the caller to pass over.
-    """
-    usable = batch["usable"]
-    bad = torch.nonzero(~usable).flatten()
-    good = torch.nonzero(usable).flatten()
-    if len(bad) and len(good):
-        source = good[torch.arange(len(bad)) % len(good)]
-        for tensor in batch.values():
-            tensor[bad] = tensor[source]
-    return len(bad)
+    return score

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import fields
+from typing import Any, Literal
 
 import torch
 
-from fastpose.data.loader import EpochSampler, make_loader
+from fastpose.data.loader import make_loader
 from fastpose.data.persons import PersonTable
+from fastpose.data.sharding import RowsSampler
 from fastpose.device import autocast_dtype
+from fastpose.infer.chunks import chunk_rows, chunk_size, fixed_chunks, no_predictions, without_padding
 from fastpose.infer.evaluation import Evaluation, ScoreOptions, evaluate_predictions
 from fastpose.infer.forward import ForwardOptions, Predictions, predict_batches
 from fastpose.models import PoseModel
 from fastpose.reference.dark import MAX_BLUR_KERNEL
 from fastpose.train.config import Config
 from fastpose.train.datasets import crop_dataset
+from fastpose.train.distributed import World
 
 
-def auto_workers(setting: int | Literal["auto"], device: torch.device) -> int:
-    """Loader processes: as asked, or enough to feed the device without taking the CPU that computes."""
+def auto_workers(setting: int | Literal["auto"], device: torch.device, processes: int = 1) -> int:
+    """Loader processes: as asked, or enough to feed the device without taking the CPU that computes.
+
+    `processes` of training share the machine's cores.
+    """
     if setting != "auto":
         return setting
-    cores = len(os.sched_getaffinity(0))
+    cores = max(1, len(os.sched_getaffinity(0)) // processes)
     return min(cores, 16) if device.type == "cuda" else (0 if cores <= 2 else min(4, cores // 4 + 1))
 
 
@@ -40,12 +47,49 @@ def validate(
     table: PersonTable,
     device: torch.device,
     on_batch: Callable[[int], None] = lambda size: None,
+    world: World | None = None,
 ) -> tuple[Evaluation, Predictions]:
-    """Predicts every person of `table` and scores them as `config.val` says."""
+    """Predicts every person of `table` and scores them as `config.val` says.
+
+    The processes of `world` share the persons. Every one gets the same metrics; rank 0 has all predictions
+    and the result rows, the others have their own predictions and no rows. The network runs in chunks of one
+    size that hold the same persons however many processes there are, so the figures agree to the last bit,
+    and for all batch sizes that are not below a chunk (`infer.chunks.CHUNK`).
+    `on_batch(persons)` is told of this process's `rows_of` them.
+    """
+    world = world or World(device)
+    predictions = _predict(model, config, table, device, on_batch, world)
+    chunk = chunk_size(config.val.batch_size, device)
+    counts = [len(chunk_rows(len(table), chunk, rank, world.size)) for rank in range(world.size)]
+    whole = Predictions(
+        *(world.gather_rows(getattr(predictions, field.name), counts) for field in fields(Predictions))
+    )
+    return _score(config, table, whole, world), whole
+
+
+def rows_of(config: Config, count: int, world: World) -> range:
+    """Rows of a table of `count` persons that this process predicts."""
+    chunk = chunk_size(config.val.batch_size, world.device)
+    return chunk_rows(count, chunk, world.rank, world.size)
+
+
+def _predict(
+    model: PoseModel,
+    config: Config,
+    table: PersonTable,
+    device: torch.device,
+    on_batch: Callable[[int], None],
+    world: World,
+) -> Predictions:
     val = config.val
+    rows = rows_of(config, len(table), world)
+    if not rows:
+        return no_predictions(table.keypoints.num_joints)
+    chunk = chunk_size(val.batch_size, device)
     dataset = crop_dataset(config, table, model.meta.channel_order, training=False)
-    sampler = EpochSampler(len(dataset), val.batch_size, shuffle=False, seed=0)
-    loader = make_loader(dataset, sampler, workers=auto_workers(config.data.workers, device))
+    sampler = RowsSampler(rows.start, rows.stop, val.batch_size // chunk * chunk)
+    workers = auto_workers(config.data.workers, device, world.local_size)
+    loader = make_loader(dataset, sampler, workers=workers)
     options = ForwardOptions(
         device,
         table.keypoints.flip_index,
@@ -55,6 +99,18 @@ def validate(
         blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
         dtype=autocast_dtype(val.amp, device),
     )
-    predictions = predict_batches(model, loader, options, on_batch)
-    score = ScoreOptions(val.nms, val.oks_threshold, val.in_vis_threshold)
-    return evaluate_predictions(table, predictions, score), predictions
+    return without_padding(predict_batches(model, fixed_chunks(loader, chunk, on_batch), options))
+
+
+def _score(config: Config, table: PersonTable, predictions: Predictions, world: World) -> Evaluation:
+    """Worked out on rank 0, where the predictions are."""
+    val, results = config.val, []
+
+    def figures() -> list[Any]:
+        score = ScoreOptions(val.nms, val.oks_threshold, val.in_vis_threshold)
+        evaluation = evaluate_predictions(table, predictions, score)
+        results.extend(evaluation.results)
+        return [{name: float(value) for name, value in evaluation.metrics.items()}, evaluation.headline]
+
+    metrics, headline = world.from_main(figures)
+    return Evaluation(metrics, headline, results)

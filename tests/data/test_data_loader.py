@@ -13,6 +13,7 @@ import torch
 from tiny_coco import write_coco
 
 from fastpose.data import Augmentation, CropDataset, EpochSampler, make_loader, read_coco
+from fastpose.data.loader import count_decodes, in_workers
 from fastpose.errors import ConfigError, DataError, ImageError
 
 SIZE = (48, 64)
@@ -188,9 +189,113 @@ def test_sampler_resumes_in_the_middle():
         lambda: EpochSampler(3, 2, shuffle=False).set_epoch(0, start_batch=3),
         lambda: EpochSampler(3, 2, shuffle=False).set_epoch(-1),
         lambda: make_loader(None, None, workers=-1),
+        lambda: EpochSampler(3, 2, shuffle=False, groups=np.zeros(4)),
+        lambda: next(in_workers(None, [0], -1)),
     ],
-    ids=["empty", "batch", "drop-last", "start", "epoch", "workers"],
+    ids=["empty", "batch", "drop-last", "start", "epoch", "workers", "groups", "in-workers"],
 )
 def test_wrong_arguments_are_refused(make):
     with pytest.raises(ConfigError):
         make()
+
+
+GROUPS = np.array([7, 3, 3, 9, 7, 3, 1, 9])
+
+
+def test_groups_are_shuffled_and_stay_together():
+    sampler = EpochSampler(8, 8, shuffle=True, seed=3, groups=GROUPS)
+    orders = []
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        (order,) = rows(sampler)
+        assert sorted(order) == list(range(8))
+        assert (np.diff(GROUPS[order]) != 0).sum() == 3, "each group begins once"
+        assert all(
+            [i for i in order if GROUPS[i] == group] == sorted(np.flatnonzero(group == GROUPS))
+            for group in GROUPS
+        )
+        orders.append(order)
+    assert len(set(map(tuple, orders))) > 6
+    assert rows(EpochSampler(8, 8, shuffle=False, groups=GROUPS)) == [[6, 1, 2, 5, 0, 4, 3, 7]]
+    again = EpochSampler(8, 3, shuffle=True, seed=3, groups=GROUPS)
+    again.set_epoch(11)
+    assert [row for batch in rows(again) for row in batch] == orders[-1], "of the seed and epoch alone"
+
+
+def test_grouped_order_resumes_in_the_middle():
+    sampler = EpochSampler(8, 3, shuffle=True, seed=1, groups=GROUPS, drop_last=True)
+    sampler.set_epoch(2)
+    whole = list(sampler)
+    assert [len(batch) for batch in whole] == [3, 3]
+    sampler.set_epoch(2, start_batch=1)
+    assert list(sampler) == whole[1:]
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["plain", "grouped"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_is_decoded_once_a_batch(coco, workers, grouped):
+    table = read_coco(*coco(more_pictures), aspect_ratio=0.75)
+    sampler = EpochSampler(len(table), 4, shuffle=True, seed=1, groups=table.image_index if grouped else None)
+    expected = sum(len({table.image_index[row] for row in batch}) for batch in rows(sampler))
+    assert count_decodes(sampler, table.image_index) == expected
+    dataset = CountsDecodes(table, input_size=SIZE, augmentation=Augmentation())
+    found = list(make_loader(dataset, sampler, workers=workers))
+    # A worker, or the loading process, may still hold the last picture of its batch before.
+    before = 0 if workers else expected - sum(int(batch["decoded"].sum()) for batch in found)
+    assert 0 <= before < len(found)
+    if workers:
+        assert sum(int(batch["decoded"].sum()) for batch in found) <= expected
+    assert [[int(i) for i in batch["index"]] for batch in found] == rows(sampler)
+
+
+def more_pictures(content):
+    """Three pictures of four persons each, not one after the other in the file."""
+    first = content["annotations"][0]
+    content["annotations"] = [{**first, "id": i, "image_id": 10 + i % 3} for i in range(12)]
+
+
+class CountsDecodes(CropDataset):
+    def __getitem__(self, key):
+        before = self.decodes
+        sample = super().__getitem__(key)
+        return {**sample, "decoded": np.array(self.decodes - before)}
+
+
+def test_grouping_saves_decodes(coco):
+    table = read_coco(*coco(more_pictures), aspect_ratio=0.75)
+    index = table.image_index
+    plain = [count_decodes(EpochSampler(12, 4, shuffle=True, seed=seed), index) for seed in range(20)]
+    grouped = [
+        count_decodes(EpochSampler(12, 4, shuffle=True, seed=seed, groups=index), index) for seed in range(20)
+    ]
+    assert grouped == [3] * 20
+    assert np.mean(plain) > 6
+    assert count_decodes(EpochSampler(12, 5, shuffle=True, groups=index), index) == 5, (
+        "a group may span two batches"
+    )
+
+
+class Squares(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        return DataError(f"{key} is wrong") if key == 5 else (key * key, os.getpid())
+
+
+class KillsItself(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_helper_is_a_typed_error():
+    with pytest.raises(DataError, match="data worker stopped: DataLoader worker"):
+        list(in_workers(KillsItself(), [0, 1], 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_work_is_shared_out_and_comes_in_order(workers):
+    results = list(in_workers(Squares(), range(5), workers))
+    assert [square for square, _ in results] == [0, 1, 4, 9, 16]
+    processes = {process for _, process in results}
+    assert (os.getpid() in processes) == (workers == 0)
+    assert len(processes) == max(workers, 1)
+    with pytest.raises(DataError, match="5 is wrong"):
+        list(in_workers(Squares(), [1, 5], workers))

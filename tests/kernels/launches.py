@@ -42,6 +42,9 @@ class _Recorder:
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         assert all(size > 0 for size in grid), f"{self.kernel.__name__}: empty grid {grid}"
+        limits = (2**31 - 1, 65535, 65535)
+        fits = all(size <= limit for size, limit in zip(grid, limits, strict=False))
+        assert fits, f"{self.kernel.__name__}: grid {grid} is more than CUDA's {limits}"
         return self._record
 
     def _record(self, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +69,10 @@ def _typed(path: Argument, value: Any, job: dict[str, Any]) -> Any:
     if isinstance(value, float):
         return "fp32"
     if isinstance(value, torch.Tensor):
-        job["aligned"].append(path)
+        # a tensor on "meta" has no address, but its storage would begin at a multiple of 256
+        address = value.storage_offset() * value.element_size() if value.is_meta else value.data_ptr()
+        if address % 16 == 0:
+            job["aligned"].append(path)
         return TYPES[value.dtype]
     if value == 1:
         job["constants"][path if len(path) > 1 else path[0]] = 1

@@ -18,7 +18,7 @@ from fastpose.errors import BackendUnavailableError
 from fastpose.ops import gaussian_heatmaps, op_status
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATIONS = {"decode_heatmaps", "fuse", "gaussian_heatmaps", "heatmap_loss"}
+OPERATIONS = {"decode_heatmaps", "fuse", "gaussian_heatmaps", "heatmap_loss", "warp_crops"}
 ON_TRITON = OPERATIONS - {"decode_heatmaps"}
 
 

@@ -1,34 +1,16 @@
 """Training states: complete or absent, damage noticed, kills survived."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import json
+import random
 
 import pytest
 import torch
+from tiny_state import trained
 
 from fastpose.errors import CheckpointError, OutputError
-from fastpose.models import ModelMeta, PoseModel
-from fastpose.train.checkpoint import Progress, list_states, load_state, save_state
-
-
-class Tiny(PoseModel):
-    def __init__(self, width: int = 3) -> None:
-        super().__init__(ModelMeta(model="tiny", num_joints=1))
-        self.layer = torch.nn.Linear(2, width)
-
-
-def trained(steps: int = 3, width: int = 3):
-    torch.manual_seed(steps)
-    model = Tiny(width)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        model.layer(torch.randn(5, 2)).square().sum().backward()
-        optimizer.step()
-    return model, optimizer
+from fastpose.train.checkpoint import Progress, damaged_file, list_states, load_state, save_state
+from fastpose.train.ema import Ema
+from fastpose.train.random_states import RandomStates
 
 
 def test_everything_comes_back(tmp_path):
@@ -98,6 +80,69 @@ def test_equal_weights_are_equal_files(tmp_path):
     assert len(digests) == 1
 
 
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = save_state(tmp_path, *trained(), None, Progress(history=[{"epoch": 1, "loss": 0.5}]))
+    assert damaged_file(path) is None
+    dice, files = random.Random(3), sorted(path.iterdir())
+    for _ in range(1000):
+        file = dice.choice(files)
+        before = file.read_bytes()
+        data = bytearray(before)
+        data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+        file.write_bytes(data)
+        assert damaged_file(path) is not None, file.name
+        file.write_bytes(before)
+    assert damaged_file(path) is None
+
+
+def test_every_truncation_is_noticed(tmp_path):
+    path = save_state(tmp_path, *trained(), None, Progress())
+    dice, files = random.Random(4), sorted(path.iterdir())
+    for _ in range(100):
+        file = dice.choice(files)
+        before = file.read_bytes()
+        file.write_bytes(before[: dice.randrange(len(before))])
+        assert damaged_file(path) is not None, file.name
+        file.write_bytes(before)
+    assert damaged_file(path) is None
+
+
+def test_average_and_counters_travel_along(tmp_path):
+    model, optimizer = trained()
+    ema, skipped = Ema(model, 0.9), torch.tensor(3.0)
+    with torch.no_grad():
+        model.layer.weight.zero_()
+    ema.update()
+    extra = {"ema": ema, "skipped": skipped, "absent": None}
+    save_state(tmp_path, model, optimizer, None, Progress(), extra=extra)
+
+    other, other_optimizer = trained(steps=1)
+    other_ema, counter = Ema(other, 0.9), torch.tensor(0.0)
+    load_state(tmp_path, other, other_optimizer, None, extra={"ema": other_ema, "skipped": counter})
+    assert torch.equal(other_ema.module.layer.weight, ema.module.layer.weight)
+    assert not torch.equal(other_ema.module.layer.weight, other.layer.weight)
+    assert counter.item() == 3, "loaded into the tensor that was there"
+
+
+def test_state_without_the_average_is_refused_and_an_unused_one_told(tmp_path, caplog):
+    model, optimizer = trained()
+    save_state(tmp_path, model, optimizer, None, Progress(), extra={"skipped": torch.zeros(())})
+    with pytest.raises(CheckpointError, match="it holds no ema; resume with the settings"):
+        load_state(tmp_path, model, optimizer, None, extra={"ema": Ema(model, 0.9)})
+    assert load_state(tmp_path, model, optimizer, None) == Progress()
+    assert "skipped is left out" in caplog.text
+
+
+def test_loss_scale_comes_back(tmp_path):
+    model, optimizer = trained()
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale(torch.ones(()))
+    save_state(tmp_path, model, optimizer, scaler, Progress())
+    other = torch.amp.GradScaler("cpu")
+    load_state(tmp_path, model, optimizer, other)
+    assert other.get_scale() == 8.0
+
+
 def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
     model, optimizer = trained()
     save_state(tmp_path, model, optimizer, None, Progress(epoch=1))
@@ -106,34 +151,59 @@ def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left on device; the states before it are intact"):
         save_state(tmp_path, model, optimizer, None, Progress(epoch=2))
     assert load_state(tmp_path, model, optimizer, None).epoch == 1
     assert [path.name for path in tmp_path.iterdir()] == ["state-00001-0000000"]
 
 
-SAVER = """
-import itertools, pathlib, sys
-sys.path.insert(0, sys.argv[2])
-from test_train_checkpoint import trained, save_state, Progress
-model, optimizer = trained(width=20_000)
-for epoch in itertools.count():
-    save_state(pathlib.Path(sys.argv[1]), model, optimizer, None, Progress(epoch=epoch))
-    print(epoch, flush=True)
-"""
+def test_a_state_is_written_again_over_a_damaged_one(tmp_path):
+    model, optimizer = trained()
+    path = save_state(tmp_path, model, optimizer, None, Progress(epoch=1))
+    (path / "training.pt").write_bytes(b"")
+    assert save_state(tmp_path, model, optimizer, None, Progress(epoch=1)) == path
+    assert damaged_file(path) is None
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-@pytest.mark.slow
-def test_kill_while_saving_loses_at_most_one_state(tmp_path):
-    command = [sys.executable, "-c", SAVER, str(tmp_path), os.path.dirname(__file__)]
-    for kill in range(4):
-        saver = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert saver.stdout is not None
-        for _ in range(2):
-            saver.stdout.readline()
-        time.sleep(0.0037 * kill)
-        saver.send_signal(signal.SIGKILL)
-        told = [int(line) for line in saver.stdout.read().split()]
-        saver.wait()
-        progress = load_state(tmp_path, *trained(width=20_000), None)
-        assert progress.epoch >= max([1, *told])
+def test_only_a_pose_model_is_saved(tmp_path):
+    model, optimizer = trained()
+    with pytest.raises(TypeError, match=r"model: a model of fastpose\.models is needed, got Linear"):
+        save_state(tmp_path, model.layer, optimizer, None, Progress())
+
+
+def test_manifest_names_every_file(tmp_path):
+    path = save_state(tmp_path, *trained(), None, Progress())
+    names = {entry.name for entry in path.iterdir()}
+    assert names == {"manifest.json", *json.loads((path / "manifest.json").read_text())}
+
+
+def drawn(rank: int, world: int, states: RandomStates) -> float:
+    states.restore(rank, world)
+    return torch.rand(()).item()
+
+
+def test_each_process_gets_its_own_random_numbers_back():
+    import numpy as np
+
+    rows, expected = [], []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        states = RandomStates()
+        states.collect()
+        rows.append(states.rows.numpy())
+        expected.append(torch.rand(()).item())
+    both = RandomStates()
+    both.collect(lambda row: np.concatenate(rows))
+    loaded = RandomStates()
+    loaded.load_state_dict(both.state_dict())
+    assert [drawn(rank, 2, loaded) for rank in range(2)] == expected
+    three = [drawn(rank, 3, loaded) for rank in range(3)]
+    assert three[0] == expected[0]
+    assert len({*three, expected[1]}) == 4, "another number of processes: other streams, all distinct"
+    assert three == [drawn(rank, 3, loaded) for rank in range(3)]
+
+
+def test_random_generators_of_another_form_are_refused():
+    with pytest.raises(CheckpointError, match="random generators"):
+        RandomStates().load_state_dict({"torch": torch.zeros(3)})

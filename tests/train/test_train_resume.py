@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 def test_stopping_in_the_middle_of_an_epoch_changes_nothing(uninterrupted, tmp_path, monkeypatch, workers):
     more = ("train.save_steps=3", f"data.workers={workers}")
     calls = 0
-    finish = Trainer._check_and_save
+    finish = Trainer._save_within
 
     def stop_at_third_save(self):
         nonlocal calls
@@ -63,7 +63,7 @@ def test_stopping_in_the_middle_of_an_epoch_changes_nothing(uninterrupted, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_check_and_save", stop_at_third_save)
+        patch.setattr(Trainer, "_save_within", stop_at_third_save)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, *more)
     state = list_states(tmp_path / "train" / "tiny" / "checkpoints")[-1]

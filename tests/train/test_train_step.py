@@ -8,8 +8,9 @@ from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.heatmap import gaussian_heatmaps
 from fastpose.reference.loss import heatmap_mse, heatmap_ohkm
 from fastpose.train.config import TrainConfig
+from fastpose.train.feed import replace_unusable
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep, replace_unusable
+from fastpose.train.step import TrainStep
 
 K = 5
 

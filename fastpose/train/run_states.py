@@ -1,0 +1,123 @@
+"""A run's states between its processes and its folder, which is locked meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fastpose.files import make_folder, remove_leftovers
+from fastpose.models import PoseModel
+from fastpose.train.async_save import StateSaver
+from fastpose.train.checkpoint import load_state
+from fastpose.train.config import Config
+from fastpose.train.config_io import save_config
+from fastpose.train.distributed import World
+from fastpose.train.ema import Ema
+from fastpose.train.progress import Progress
+from fastpose.train.random_states import RandomStates
+from fastpose.train.retention import Retention
+from fastpose.train.run_folder import CHECKPOINTS, check_resumable, lock_run
+from fastpose.train.snapshot import WeightsFile
+from fastpose.train.step import TrainStep
+
+
+class RunStates:
+    """`open` once, then `save` within `with`. Rank 0 alone touches the folder; no disk has to be shared."""
+
+    def __init__(
+        self, config: Config, folder: Path, world: World, model: PoseModel, step: TrainStep, ema: Ema | None
+    ) -> None:
+        self.config, self.folder, self.world = config, folder, world
+        self.model, self.step = model, step
+        self.random = RandomStates()
+        self.extra = {"ema": ema} if ema else {}
+        self.saver = StateSaver(
+            folder / CHECKPOINTS,
+            Retention(config.train.keep, config.train.keep_every),
+            background=config.train.async_save,
+            on_error=config.train.on_save_error,
+        )
+        self.lock: Any = None
+
+    def open(self, step_samples: int) -> tuple[Progress, bool]:
+        """Every process goes on from the state that rank 0 has read, or starts; and whether there was one."""
+        world = self.world
+        self.lock = lock_run(make_folder(self.folder)) if world.is_main else None
+        try:
+            fields = world.from_main(self._read)
+            things = {"model": self.model, "optimizer": self.step.optimizer, "scaler": self.step.scaler}
+            world.copy_from_main({**things, **self.extra, "random": self.random})
+        except BaseException:
+            self._unlock()
+            raise
+        self.random.restore(world.rank, world.size)
+        progress = Progress(**fields) if fields else Progress(step_samples=step_samples)
+        progress.in_steps_of(step_samples)
+        if fields is None:
+            world.seed(self.config.run.seed)
+        return progress, fields is not None
+
+    def _read(self) -> dict[str, Any] | None:
+        """config.yaml changes only once the state has proved to fit."""
+        check_resumable(self.config, self.folder)
+        for place in (self.folder, self.folder / CHECKPOINTS):
+            remove_leftovers(place)
+        state = load_state(
+            self.folder / CHECKPOINTS,
+            self.model,
+            self.step.optimizer,
+            self.step.scaler,
+            extra=self.extra,
+            random=self.random,
+        )
+        save_config(self.config, self.folder / "config.yaml")
+        return asdict(state) if state else None
+
+    def save(self, progress: Progress, note: dict[str, Any] | None = None, best: bool = False) -> None:
+        """A training state; with `note` also the weights as last.safetensors, and best.safetensors if so."""
+        world = self.world
+        self.random.collect(lambda row: world.gather_rows(row, [1] * world.size))
+        if not world.is_main:
+            return
+        named = [] if note is None else ["best", "last"] if best else ["last"]
+        average = "ema" if self.extra else None
+        files = [WeightsFile(self.folder / name, note or {}, of=average) for name in named]
+        self.saver.save(
+            self.model,
+            self.step.optimizer,
+            self.step.scaler,
+            progress,
+            extra=self.extra,
+            random=self.random,
+            publish=files,
+        )
+
+    def check(self) -> None:
+        """Raises what a save in the background has to say, without waiting for it."""
+        self.saver.check()
+
+    def wait(self) -> None:
+        """Until no save is under way; raises as `check`."""
+        self.saver.wait()
+
+    def attempt(self, write: Callable[[], object]) -> None:
+        """Calls `write`, another output of the run, and treats its OutputError as that of a save."""
+        self.saver.attempt(write)
+
+    def _unlock(self) -> None:
+        if self.lock is not None:
+            self.lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.saver.__exit__(kind, error, trace)
+        finally:
+            self._unlock()

@@ -1,0 +1,116 @@
+"""A training state in host memory, where no step changes it any more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastpose.files import write_atomic, write_text
+from fastpose.models import ModelMeta, PoseModel
+from fastpose.models.safetensors_file import to_safetensors
+from fastpose.train.host_copy import HostCopier, map_tensors
+from fastpose.train.progress import Progress, state_name
+from fastpose.train.random_states import RandomStates
+
+
+class Stateful(Protocol):
+    """What can be saved and loaded, as torch's modules and optimizers can."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any, /) -> object: ...
+
+
+Extra = Mapping[str, Stateful | Tensor | None]
+"""What else a state holds, by name: Statefuls of trees of tensors and plain values, and tensors, which are
+loaded in place; None stands for nothing."""
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights to publish: `path`.safetensors, and `path`.json with its SHA-256 and `note` (epoch, score).
+
+    The weights are the model's or, with `of`, those that this entry of the extra state holds: an average.
+    """
+
+    path: Path
+    note: Mapping[str, Any]
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What `take_snapshot` took. Nothing in it may be read before `wait` has returned."""
+
+    name: str
+    meta: ModelMeta
+    weights: dict[str, Tensor]
+    training: dict[str, Any]
+    wait: Callable[[], None]
+
+    @cached_property
+    def weights_bytes(self) -> bytes:
+        """The weights as a safetensors file."""
+        return to_safetensors(self.weights, self.meta)
+
+    def owned_training(self) -> dict[str, Any]:
+        """All but the weights; no tensor in it drags along the memory of others, as `torch.save` would."""
+        return map_tensors(self.training, _owned)
+
+    def publish(self, file: WeightsFile) -> None:
+        """Writes a weights file; OutputError where that fails, with the file there before intact."""
+        self.wait()
+        if file.of is None:
+            data = self.weights_bytes
+        else:
+            data = to_safetensors(self.training["extra"][file.of], self.meta)
+        write_atomic(Path(f"{file.path}.safetensors"), lambda temporary: temporary.write_bytes(data))
+        note = {**file.note, "sha256": sha256(data).hexdigest()}
+        write_text(Path(f"{file.path}.json"), json.dumps(note, indent=1))
+
+
+def take_snapshot(
+    model: PoseModel,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    progress: Progress,
+    *,
+    extra: Extra | None = None,
+    random: RandomStates | None = None,
+    copier: HostCopier | None = None,
+) -> Snapshot:
+    """Copies everything a state holds, as it is behind the steps begun so far.
+
+    model: without torch.compile or DistributedDataParallel around it. random: collected already; without it
+    this process's generators are taken. copier: keeps its memory from one snapshot to the next.
+    """
+    if not isinstance(model, PoseModel):
+        raise TypeError(f"model: a model of fastpose.models is needed, got {type(model).__name__}")
+    if random is None:
+        random = RandomStates()
+        random.collect()
+    training = {
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict() if scaler else None,
+        "progress": asdict(progress),
+        "random": random.state_dict(),
+        "extra": {name: _state(thing) for name, thing in (extra or {}).items() if thing is not None},
+    }
+    (weights, training), wait = (copier or HostCopier())([model.state_dict(), training])
+    return Snapshot(state_name(progress.place), model.meta, weights, training, wait)
+
+
+def _state(thing: Stateful | Tensor) -> Any:
+    return thing if isinstance(thing, Tensor) else thing.state_dict()
+
+
+def _owned(tensor: Tensor) -> Tensor:
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
