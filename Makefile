@@ -1,6 +1,6 @@
 # Two commands for newcomers: `make demo` and `make test`. Both install into .venv on first use.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check bench report clean
 
 PINS := pyproject.toml setup.py constraints.txt
 NATIVE := CMakeLists.txt $(shell find csrc -type f)
@@ -26,8 +26,11 @@ types: $(READY) ## mypy
 
 check: lint types ## lint and types
 
-bench: $(READY) ## measure, with pytest-benchmark
+bench: $(READY) ## measure against rivals and limits; bench/README.md has the options
 	$(BIN)/python -m pytest bench --benchmark-only
+
+report: $(READY) ## write docs/benchmarks.md and its plots from bench/results
+	$(BIN)/python -m bench.report
 
 clean: ## remove what was built, but keep the packages in .venv
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
