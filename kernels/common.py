@@ -1,7 +1,7 @@
 """What several kernels share: where a pixel lies in memory, and pixels in the order of their coarser pixels.
 
 An image (B, C, H, W) is read as a matrix with a row for each pixel, numbered row by row, and a column for
-each channel. The number of pixels must fit 32 bits; offsets into memory have 64.
+each channel. Pixels are counted in 32 bits and offsets into memory in 64: `check_size`.
 
 Morton order of level L numbers the pixels of a grid block by block, in blocks of 2^L x 2^L that follow each
 other row by row, and inside a block along a Z curve. Number p then lies in number p >> 2l of the grid that is
@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+MAX_PIXELS = 2**31 - 2**23  # of a batch; the last program may count 2^22 beyond it
+MAX_CHANNELS = 2**15  # a channel squared is counted in 32 bits too
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -93,11 +95,28 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def in_layout(x: Tensor, channels_last: bool) -> Tensor:
-    """`x` itself, or a copy where it has another layout."""
+    """`x` itself, or a copy where it has another layout; ValueError where the kernels cannot count it."""
+    check_size(tuple(x.shape), channels_last)
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def empty_image(like: Tensor, shape: tuple[int, int, int, int], channels_last: bool) -> Tensor:
-    """An uninitialised image with the dtype and device of `like`."""
+    """An uninitialised image with the dtype and device of `like`; ValueError as `in_layout`."""
+    check_size(shape, channels_last)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def check_size(shape: tuple[int, ...], channels_last: bool) -> None:
+    """ValueError where images of this shape have numbers that do not fit the kernels' 32 bits."""
+    batch, channels, height, width = shape
+    if batch * height * width > MAX_PIXELS:
+        raise ValueError(
+            f"images: expected at most {MAX_PIXELS} pixels in all, got shape {tuple(shape)}; split the batch"
+        )
+    if channels > MAX_CHANNELS:
+        raise ValueError(f"images: expected at most {MAX_CHANNELS} channels, got shape {tuple(shape)}")
+    if not channels_last and channels * height * width >= 2**31:
+        raise ValueError(
+            f"images: expected fewer than {2**31} values in each, got shape {tuple(shape)}; use channels_last"
+        )

@@ -38,7 +38,8 @@ class MomentsConfig:
     def chunk(self, rows: int, tiles: int) -> int:
         """Rows of one program where `rows` are shared out for each of `tiles` tiles: a power of two.
 
-        Not below 512, so that partial sums stay few, nor above 4096, so that float32 holds them to 1e-7.
+        Not below 512, so that partial sums stay few, nor above 4096, so that float32 holds them: added up in
+        parts (PART in kernels/pixel_products.py), they are off by about 4e-7 of themselves.
         """
         wanted = min(max(rows * tiles // self.programs, 512), 4096, max(rows, self.rows))
         return 1 << (wanted - 1).bit_length()

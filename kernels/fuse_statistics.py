@@ -85,7 +85,7 @@ def fuse_channel_merge_kernel(
     b_mean = tl.load(p_in, mask=mask, other=0.0).to(tl.float64)  # [CHUNKS, BLOCK_C]
     b_square = tl.load(p_in + C, mask=mask, other=0.0).to(tl.float64)
     b_count = tl.maximum(tl.minimum(rows - o_chunk * CHUNK, CHUNK), 0).to(tl.float64)[:, None]
-    count = rows.to(tl.float64)
+    count = tl.cast(rows, tl.float64)  # rows of 1 are a constant, which has no .to
     b_total = tl.sum(b_mean * b_count, 0) / count  # [BLOCK_C]
     b_apart = b_mean - b_total[None, :]
     b_var = tl.sum(b_square + b_count * b_apart * b_apart, 0) / count

@@ -7,6 +7,8 @@ from torch import Tensor
 
 BLOCK = 1024  # pixels of one program: a 64 x 48 map is three
 NUM_WARPS = 4
+MAX_REACH = 2**50  # cells, as in the reference: squares of distances stay in float32
+MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 
 @triton.jit
@@ -51,7 +53,7 @@ def heatmap_fwd_kernel(
     p_visible,  # [B * K]
     p_heatmaps,  # [B * K, HEIGHT * WIDTH] float32
     p_weight,  # [B * K] float32
-    sigma,
+    falloff,  # 1 / (2 sigma²)
     WIDTH: tl.constexpr,
     HEIGHT: tl.constexpr,
     INPUT_WIDTH: tl.constexpr,
@@ -60,7 +62,7 @@ def heatmap_fwd_kernel(
     UNBIASED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """exp(-(dx² + dy²) / (2 sigma²)) where |dx|, |dy| <= REACH or UNBIASED, else 0; BLOCK pixels of one map.
+    """exp(-falloff (dx² + dy²)) where |dx|, |dy| <= REACH or UNBIASED, else 0; BLOCK pixels of one map.
 
     Traffic: 4 bytes written per pixel, 12 to 24 read and 4 written per map.
     """
@@ -78,15 +80,21 @@ def heatmap_fwd_kernel(
     dy = gaussian_offset(o_pixel // WIDTH, y, rest_y)
     reach = gaussian_reach(weight > 0.5, REACH, UNBIASED)
     m_near = (tl.abs(dx) <= reach) & (tl.abs(dy) <= reach)
-    sigma = tl.cast(sigma, tl.float32)  # Inductor hands Python floats over as float64
-    b_value = tl.exp((dx * dx + dy * dy) * (-0.5 / (sigma * sigma)))
+    falloff = tl.cast(falloff, tl.float32)  # Inductor hands Python floats over as float64
+    b_value = tl.exp((dx * dx + dy * dy) * (-falloff))
     p_pixel = p_heatmaps + i_map * (HEIGHT * WIDTH) + o_pixel
     tl.store(p_pixel, tl.where(m_near, b_value, 0.0), mask=o_pixel < HEIGHT * WIDTH)
 
 
 def gaussian_patch(sigma: float, unbiased: bool) -> float:
-    """REACH of the kernels: 3 sigma, which rounded targets cut to whole cells."""
-    return 3 * sigma if unbiased else int(3 * sigma)
+    """REACH of the kernels: 3 sigma but at most MAX_REACH, which rounded targets cut to whole cells."""
+    reach = min(3 * sigma, MAX_REACH)
+    return reach if unbiased else int(reach)
+
+
+def gaussian_falloff(sigma: float) -> float:
+    """1 / (2 sigma²) for the kernels, in float64: the square of a small sigma is 0 in float32."""
+    return min(0.5 / sigma / sigma, MAX_FLOAT32)
 
 
 def launch_gaussian_heatmaps(
@@ -115,7 +123,7 @@ def launch_gaussian_heatmaps(
             visible.to(torch.float32).contiguous(),
             heatmaps,
             weight,
-            float(sigma),
+            gaussian_falloff(sigma),
             WIDTH=width,
             HEIGHT=height,
             INPUT_WIDTH=input_size[0],

@@ -5,7 +5,13 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from fastpose.kernels.heatmap import gaussian_centre, gaussian_offset, gaussian_patch, gaussian_reach
+from fastpose.kernels.heatmap import (
+    gaussian_centre,
+    gaussian_falloff,
+    gaussian_offset,
+    gaussian_patch,
+    gaussian_reach,
+)
 from fastpose.kernels.ohkm import launch_heatmap_ohkm
 from torch import Tensor
 
@@ -17,11 +23,11 @@ NUM_WARPS = 4
 
 
 @triton.jit
-def gaussian_axis(o_cell, cell, rest, drawn, sigma, REACH: tl.constexpr, UNBIASED: tl.constexpr):
+def gaussian_axis(o_cell, cell, rest, drawn, falloff, REACH: tl.constexpr, UNBIASED: tl.constexpr):
     """One axis of the Gaussian, [cells, joints]; the map is the product of two."""
     b_offset = gaussian_offset(o_cell[:, None], cell[None, :], rest[None, :])
     m_near = tl.abs(b_offset) <= gaussian_reach(drawn, REACH, UNBIASED)[None, :]
-    return tl.where(m_near, tl.exp(b_offset * b_offset * (-0.5 / (sigma * sigma))), 0.0)
+    return tl.where(m_near, tl.exp(b_offset * b_offset * (-falloff)), 0.0)
 
 
 @triton.jit
@@ -33,7 +39,7 @@ def heatmap_loss_kernel(
     p_scale,  # [] factor of the gradient, or None for 1
     p_partial,  # [B * COUNT, parts] float32, or None
     p_grad,  # as pred, or None
-    sigma,
+    falloff,  # 1 / (2 sigma²)
     share,  # of one pixel in the loss
     s_batch, s_joint, s_row, s_col,
     s_grad_batch, s_grad_joint, s_grad_row, s_grad_col,
@@ -68,7 +74,7 @@ def heatmap_loss_kernel(
     b_weight = tl.load(p_weight + o_map, mask=m_joint, other=0.0)
     drawn = inside_x & inside_y & (b_weight > 0)
     b_weight = tl.where(drawn, 1.0, 0.0) * b_weight  # a weight that is NaN stays so
-    sigma = tl.cast(sigma, tl.float32)
+    falloff = tl.cast(falloff, tl.float32)
     share = tl.cast(share, tl.float32)
     b_factor = b_weight * share  # [JOINTS]
     if p_kept is not None:
@@ -77,14 +83,14 @@ def heatmap_loss_kernel(
         b_factor *= tl.load(p_scale).to(tl.float32)
 
     o_col = (i_part % COL_BLOCKS) * COLS + tl.arange(0, COLS)  # [COLS]
-    b_x = gaussian_axis(o_col, x, rest_x, drawn, sigma, REACH, UNBIASED)  # [COLS, JOINTS]
+    b_x = gaussian_axis(o_col, x, rest_x, drawn, falloff, REACH, UNBIASED)  # [COLS, JOINTS]
     m_map = (o_col < WIDTH)[:, None] & m_joint[None, :]
     o_pred = o_col.to(tl.int64)[:, None] * s_col + (o_joint.to(tl.int64) * s_joint)[None, :]
     o_grad = o_col.to(tl.int64)[:, None] * s_grad_col + (o_joint.to(tl.int64) * s_grad_joint)[None, :]
     b_sum = tl.zeros([ROWS, COLS, JOINTS], tl.float32)
     for i_step in tl.static_range(STEPS):
         o_row = ((i_part // COL_BLOCKS) * STEPS + i_step) * ROWS + tl.arange(0, ROWS)  # [ROWS]
-        b_y = gaussian_axis(o_row, y, rest_y, drawn, sigma, REACH, UNBIASED)  # [ROWS, JOINTS]
+        b_y = gaussian_axis(o_row, y, rest_y, drawn, falloff, REACH, UNBIASED)  # [ROWS, JOINTS]
         mask = (o_row < HEIGHT)[:, None, None] & m_map[None, :, :]
         o_row = o_row.to(tl.int64)[:, None, None]
         p_tile = p_pred + i_sample * s_batch + o_row * s_row + o_pred[None, :, :]
@@ -185,7 +191,7 @@ def _launch(
             scale,
             partial if loss else None,
             gradient if grad else None,
-            float(target.sigma),
+            gaussian_falloff(target.sigma),
             1.0 / (batch * (count if topk is None else topk) * height * width),
             *pred.stride(),
             *(gradient.stride() if grad else pred.stride()),

@@ -35,7 +35,7 @@ def fuse_covariance_kernel(
     o_tile = (i_row // BLOCK) * TILES + o_column // BLOCK
     o_product = (o_tile * BLOCK + i_row % BLOCK) * BLOCK + o_column % BLOCK
     m_column = (o_column >= i_row) & (o_column < C)
-    count = rows.to(tl.float64)
+    count = tl.cast(rows, tl.float64)  # rows of 1 are a constant, which has no .to
     b_product = chunk_sum(
         p_products, o_product, m_column, TILES * TILES * BLOCK * BLOCK, chunks, STEPS, CHUNKS, COLUMNS
     )
@@ -165,5 +165,5 @@ def launch_cross_moments(
 
 
 def _finish_columns(channels: int, chunks: int) -> int:
-    """Columns of a finishing program: with all chunks 4096 numbers, if it takes so many."""
-    return max(32, min(triton.next_power_of_2(channels), 4096 // triton.next_power_of_2(chunks)))
+    """Columns of a finishing program: 1024 at most, with all chunks 4096 numbers, if it takes so many."""
+    return max(32, min(triton.next_power_of_2(channels), 1024, 4096 // triton.next_power_of_2(chunks)))

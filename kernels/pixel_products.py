@@ -10,6 +10,8 @@ from fastpose.kernels.common import dot, image_offsets, in_layout, is_channels_l
 from fastpose.kernels.configs import MomentsConfig
 from torch import Tensor
 
+PART = 256  # rows: 16 steps of a tensor core in bfloat16
+
 
 @triton.jit
 def fuse_product_kernel(
@@ -18,9 +20,11 @@ def fuse_product_kernel(
     p_products,  # [chunks, left tiles, RIGHT_TILES, BLOCK, BLOCK] float32
     p_sums,  # [chunks, left tiles, BLOCK] float32
     rows,  # B * H * W
-    CHUNK: tl.constexpr,  # rows of one program, a multiple of BLOCK_ROWS
+    CHUNK: tl.constexpr,  # rows of one program, a multiple of PART
+    PART: tl.constexpr,  # rows added up before they join the chunk's sums, a multiple of BLOCK_ROWS
     LEFTS: tl.constexpr,
     FIRST: tl.constexpr,  # the first tile of each left
+    TILES: tl.constexpr,  # of all lefts
     RIGHT: tl.constexpr,
     PIXELS: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
@@ -31,13 +35,14 @@ def fuse_product_kernel(
 ):
     """Over one chunk of rows: left^T @ right, a tile of BLOCK x BLOCK, and the sums of left.
 
+    Sums grow in two stages: tensor cores cut off what a long sum cannot hold, always towards zero.
     Traffic: an image is read once from memory and once more from the L2 cache for each further tile of the
     other one; 4 BLOCK² bytes written per tile and chunk.
     """
     RIGHT_TILES: tl.constexpr = (RIGHT + BLOCK - 1) // BLOCK
-    i_left = tl.program_id(0) // RIGHT_TILES
+    i_chunk = tl.program_id(0) // (TILES * RIGHT_TILES)  # a grid's second side ends at 65535
+    i_left = tl.program_id(0) // RIGHT_TILES % TILES
     i_right = tl.program_id(0) % RIGHT_TILES
-    i_chunk = tl.program_id(1).to(tl.int64)
     if SYMMETRIC:
         if i_left > i_right:
             return
@@ -48,27 +53,33 @@ def fuse_product_kernel(
     o_left = (i_left - pick(FIRST, i_path)) * BLOCK + tl.arange(0, BLOCK)
     o_right = i_right * BLOCK + tl.arange(0, BLOCK)
     m_left, m_right = o_left < width, o_right < RIGHT
-    b_product = tl.zeros([BLOCK, BLOCK], tl.float32)
+    b_products = tl.zeros([BLOCK, BLOCK], tl.float32)
     b_sum = tl.zeros([BLOCK_ROWS, BLOCK], tl.float32)
-    for row in range(0, CHUNK, BLOCK_ROWS):
-        o_row = tl.program_id(1) * CHUNK + row + tl.arange(0, BLOCK_ROWS)
-        m_row = (o_row < rows)[:, None]
-        p_block = p_left + image_offsets(o_row[:, None], o_left[None, :], width, PIXELS, CHANNELS_LAST)
-        b_left = tl.load(p_block, mask=m_row & m_left[None, :], other=0.0)  # [BLOCK_ROWS, BLOCK]
-        if REUSE:
-            b_right = b_left
-        else:
-            p_block = p_right + image_offsets(o_row[:, None], o_right[None, :], RIGHT, PIXELS, CHANNELS_LAST)
-            b_right = tl.load(p_block, mask=m_row & m_right[None, :], other=0.0)
-        b_product = dot(tl.trans(b_left), b_right, b_product)
-        b_sum += b_left.to(tl.float32)
+    b_sums = tl.zeros([BLOCK_ROWS, BLOCK], tl.float32)
+    for part in tl.range(0, CHUNK, PART, flatten=True):
+        b_product = tl.zeros([BLOCK, BLOCK], tl.float32)
+        for row in range(0, PART, BLOCK_ROWS):
+            o_row = i_chunk * CHUNK + part + row + tl.arange(0, BLOCK_ROWS)
+            m_row = (o_row < rows)[:, None]
+            o_block = image_offsets(o_row[:, None], o_left[None, :], width, PIXELS, CHANNELS_LAST)
+            b_left = tl.load(p_left + o_block, mask=m_row & m_left[None, :], other=0.0)  # [BLOCK_ROWS, BLOCK]
+            if REUSE:
+                b_right = b_left
+            else:
+                o_block = image_offsets(o_row[:, None], o_right[None, :], RIGHT, PIXELS, CHANNELS_LAST)
+                b_right = tl.load(p_right + o_block, mask=m_row & m_right[None, :], other=0.0)
+            b_product = dot(tl.trans(b_left), b_right, b_product)
+            b_sum += b_left.to(tl.float32)
+        b_products += b_product
+        if p_right.dtype.element_ty == tl.float32:  # of shorter numbers a column's sum is all but exact
+            b_sums += b_sum
+            b_sum = tl.zeros([BLOCK_ROWS, BLOCK], tl.float32)
 
-    i_tile = i_chunk * tl.num_programs(0) + tl.program_id(0)
     o_tile = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
-    tl.store(p_products + i_tile * (BLOCK * BLOCK) + o_tile, b_product)
+    tl.store(p_products + tl.program_id(0).to(tl.int64) * (BLOCK * BLOCK) + o_tile, b_products)
     if i_right == RIGHT_TILES - 1:
-        o_sums = (i_chunk * (tl.num_programs(0) // RIGHT_TILES) + i_left) * BLOCK + tl.arange(0, BLOCK)
-        tl.store(p_sums + o_sums, tl.sum(b_sum, 0))
+        o_sums = (i_chunk.to(tl.int64) * TILES + i_left) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(p_sums + o_sums, tl.sum(b_sums + b_sum, 0))
 
 
 @triton.jit
@@ -107,15 +118,17 @@ def launch_products(
     )
     sums = products.new_empty(*products.shape[:2], config.block)
     layout = is_channels_last(right)
-    fuse_product_kernel[(sum(tiles) * right_tiles, len(products))](
+    fuse_product_kernel[(sum(tiles) * right_tiles * len(products),)](
         tuple(in_layout(left, layout) for left in lefts),
         in_layout(right, layout),
         products,
         sums,
         rows,
         CHUNK=chunk,
+        PART=max(min(chunk, PART), config.rows),
         LEFTS=tuple(widths),
         FIRST=starts(tiles),
+        TILES=sum(tiles),
         RIGHT=right.shape[1],
         PIXELS=right.shape[2] * right.shape[3],
         CHANNELS_LAST=layout,
@@ -135,6 +148,7 @@ def starts(counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def finish_steps(chunks: int, columns: int) -> dict[str, int]:
-    """Chunks that a finishing program adds at once, and how many times it does."""
-    block = min(triton.next_power_of_2(chunks), 4096 // columns)
-    return {"STEPS": triton.cdiv(chunks, block), "CHUNKS": block}
+    """Chunks that a finishing program adds at once, how many times it does, and its warps."""
+    block = min(triton.next_power_of_2(chunks), max(4096 // columns, 1))
+    warps = min(max(columns // 512, 4), 32)
+    return {"STEPS": triton.cdiv(chunks, block), "CHUNKS": block, "num_warps": warps}

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+MAX_REACH = 2**50
+"""Cells from a joint beyond which no sigma reaches: where float64 still counts cells one by one."""
+
 
 def gaussian_heatmaps(
     joints: Tensor,
@@ -27,7 +30,7 @@ def gaussian_heatmaps(
         joints: (B, K, 2) in input pixels, (x, y), float32 or float64; any value, NaN and infinities included.
         visible: (B, K), a joint is drawn where it exceeds 0.5.
         heatmap_size, input_size: (width, height).
-        sigma: in heatmap cells, positive.
+        sigma: in heatmap cells, positive; `3 sigma` counts as at most MAX_REACH.
         unbiased: the sub-pixel centre of DARK.
 
     Returns:
@@ -47,7 +50,7 @@ def gaussian_heatmaps(
     x, inside_x = _centre(joints[..., 0], width, input_size[0], sigma, unbiased)
     y, inside_y = _centre(joints[..., 1], height, input_size[1], sigma, unbiased)
     weight = torch.where(inside_x & inside_y, visible.float(), 0.0)
-    reach = math.inf if unbiased else int(3 * sigma)
+    reach = math.inf if unbiased else _patch(sigma)
     across = _gaussian(x, width, sigma, reach)
     down = _gaussian(y, height, sigma, reach) * (weight > 0.5)[..., None]
     return down[..., :, None] * across[..., None, :], weight
@@ -80,10 +83,10 @@ def gaussian_peaks(
         centre, inside = _centre(joints[..., axis], heatmap_size[axis], input_size[axis], sigma, unbiased)
         cell = (centre - 0.5).ceil().clamp(0, heatmap_size[axis] - 1)  # of two as near, the lower
         offset = (cell - centre).float()
-        drawn = drawn & inside & (offset.abs() <= (math.inf if unbiased else int(3 * sigma)))
+        drawn = drawn & inside & (offset.abs() <= (math.inf if unbiased else _patch(sigma)))
         distance = distance + offset.square()
         cells.append(cell.float())
-    drawn = drawn & (torch.exp(-distance / (2.0 * sigma**2)) > 0)
+    drawn = drawn & (torch.exp(distance.double() / sigma / sigma * -0.5).float() > 0)
     return torch.where(drawn[..., None], torch.stack(cells, dim=-1), 0.0)
 
 
@@ -111,7 +114,13 @@ def check_heatmap_arguments(
 def _gaussian(centre: Tensor, cells: int, sigma: float, reach: float) -> Tensor:
     """One axis of the Gaussian, (..., cells) float32; the map is the product of two."""
     distance = torch.arange(cells, device=centre.device) - centre[..., None]
-    return torch.exp(distance.square() / (-2.0 * sigma**2)).masked_fill(distance.abs() > reach, 0.0).float()
+    scaled = distance / sigma  # before it is squared: the square of sigma may be 0 or infinite
+    return torch.exp(scaled.square() * -0.5).masked_fill(distance.abs() > reach, 0.0).float()
+
+
+def _patch(sigma: float) -> int:
+    """Whole cells of a rounded patch to each side of its centre."""
+    return int(min(3 * sigma, MAX_REACH))
 
 
 def _centre(position: Tensor, cells: int, pixels: int, sigma: float, unbiased: bool) -> tuple[Tensor, Tensor]:
@@ -121,9 +130,10 @@ def _centre(position: Tensor, cells: int, pixels: int, sigma: float, unbiased: b
     """
     centre = position.double() / (pixels / cells)
     if unbiased:
-        inside = (centre - 3 * sigma < cells) & (centre + 3 * sigma + 1 > -1)
+        reach = min(3 * sigma, MAX_REACH)
+        inside = (centre - reach < cells) & (centre + reach + 1 > -1)
     else:
-        radius = int(3 * sigma)
+        radius = _patch(sigma)
         centre = (centre + 0.5).trunc()
         inside = (centre >= -(radius + 1)) & (centre <= cells + radius - 1)
     return torch.where(inside, centre, 0.0), inside

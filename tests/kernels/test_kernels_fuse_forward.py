@@ -19,7 +19,7 @@ from step_cases import (
     image,
     mapped,
     replays,
-    variances,
+    statistics,
     vectors,
     weight,
 )  # fmt: skip
@@ -57,9 +57,9 @@ def row(
     weights = [weight(channels, c, dtype) for c, _ in sources]
     below = [image(shape, dtype, channels_last) for _ in range(images)]
     widths = [channels] * (len(sources) + images)
-    statistics = vectors(widths), vectors(widths), vectors(widths), variances(widths)
+    affine = vectors(widths), vectors(widths)
     first = image(shape, dtype, channels_last) if identity else None
-    return "forward_row", (first, xs, weights, below, *statistics, (height, width), EPS)
+    return "forward_row", (first, xs, weights, below, *affine, *statistics(widths), (height, width), EPS)
 
 
 def module_row(

@@ -160,6 +160,20 @@ def test_other_types_and_layouts_compile_without_spills(jobs, capability, dtype,
         assert used.shared <= SHARED[capability]
 
 
+def test_compiles_for_one_pixel(jobs):
+    launch(channels([(1, 18, 1, 1)], BF16))
+    assert len(jobs) == 2
+    for used in compile_many(job | {"capability": 90, "variant": "one pixel"} for job in jobs):
+        assert used.spills == 0
+
+
+def test_what_32_bits_cannot_count_is_refused(jobs):
+    x = torch.empty((65536, 16, 256, 128), dtype=BF16, memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="images: expected at most 2139095040 pixels"):
+        fuse_statistics.launch_channel_statistics([x])
+    assert not jobs
+
+
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_images_are_loaded_asynchronously(jobs, capability):
     launch_net("w48")

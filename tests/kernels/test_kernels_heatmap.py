@@ -18,7 +18,8 @@ outputs = {name: launch_gaussian_heatmaps(*case) for name, case in inputs.items(
 EDGES = [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 2.0**31, -(2.0**63), 5e-324, -0.0,
          -34.0, -33.9, -30.0, -29.9, -2.1, 1.9999999, 2.0, 21.7, 61.9, 62.0, 87.9, 88.0]  # fmt: skip
 
-UNBIASED = ("256x192", "edges-torch.float32", "edges-torch.float64", "odd-size", "one-cell")
+SIGMAS = [f"sigma-{sigma}" for sigma in (1e-300, 1e-20, 1e-6, 1e6, 1e20, 1e300)]
+UNBIASED = ("256x192", "edges-torch.float32", "edges-torch.float64", "odd-size", "one-cell", *SIGMAS)
 
 
 def edge_joints(dtype: torch.dtype) -> torch.Tensor:
@@ -45,6 +46,10 @@ def cases(golden_functions):
     cases["one-cell"] = odd / 60, torch.ones(2, 3, dtype=torch.bool), (1, 1), (1, 1), 0.2
     cases["strided"] = odd.transpose(0, 1), torch.ones(2, 3, dtype=torch.int64).T, (12, 16), (48, 64), 1.0
     cases["empty"] = odd[:0], torch.ones(0, 3), (12, 16), (48, 64), 2.0
+    far = torch.tensor([[[21.0, 30.0], [-4e15, 8.0], [3e17, 40.0]]], dtype=torch.float64)
+    for name in SIGMAS:
+        sigma = float(name.removeprefix("sigma-"))
+        cases[name] = far, torch.ones(1, 3), (12, 16), (48, 64), sigma
     for name in UNBIASED:
         cases[f"unbiased-{name}"] = *cases[name], True
     return cases
@@ -58,7 +63,7 @@ def interpreted(cases, tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     ["256x192", "384x288", "256x256", "edges-torch.float32", "edges-torch.float64", "odd-size", "one-cell",
-     "strided", "empty", *(f"unbiased-{name}" for name in UNBIASED)],
+     "strided", "empty", *SIGMAS, *(f"unbiased-{name}" for name in UNBIASED)],
 )  # fmt: skip
 def test_matches_reference(cases, interpreted, name):
     joints, visible, heatmap_size, input_size, sigma, *unbiased = cases[name]
@@ -76,6 +81,16 @@ def test_matches_reference(cases, interpreted, name):
     atol, rtol = TOLERANCES["heatmap", "triton"]
     torch.testing.assert_close(heatmaps, expected, atol=atol, rtol=rtol)
     assert torch.equal(weight, expected_weight)
+
+
+@pytest.mark.parametrize("name", SIGMAS)
+def test_any_sigma_has_its_peak(interpreted, name):
+    """The peak is 1 and nothing is NaN; a wide Gaussian is 1 all over, and far joints still reach the map."""
+    (heatmaps, _), wide = interpreted[name], float(name.removeprefix("sigma-")) > 1
+    assert heatmaps[0, 0, 8, 5] == 1
+    assert not heatmaps.isnan().any()
+    assert heatmaps[0, 0].sum() == pytest.approx(12 * 16 if wide else 1)
+    assert heatmaps[0, 1].any() == (wide and name != "sigma-1000000.0")
 
 
 @pytest.mark.parametrize("name", ["256x192", "384x288", "256x256"])
@@ -103,7 +118,7 @@ def test_compiles_without_spills(joint_type, unbiased, capability):
         "WIDTH": 48, "HEIGHT": 64, "INPUT_WIDTH": 192, "INPUT_HEIGHT": 256, "REACH": 6,
         "UNBIASED": unbiased, "BLOCK": BLOCK,
     }  # fmt: skip
-    signature = pointers | {"sigma": "fp32"}
+    signature = pointers | {"falloff": "fp32"}
     used = compile_for(
         heatmap_fwd_kernel,
         capability,

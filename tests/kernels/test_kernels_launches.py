@@ -47,6 +47,17 @@ def test_compiles_with_the_alignment_of_the_launch(count, step, vector):
     assert ("st.global.v4" in compile_for(capability=90, **jobs[0]).ptx) == vector
 
 
+@pytest.mark.parametrize(("start", "vector"), [(0, True), (8, True), (18, False)])
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_alignment_is_that_of_the_tensor(device, start, vector):
+    """The second row of [2, 18] begins at 72 bytes."""
+    x = torch.empty(4096 + start, device=device)[start:]
+    with recorded(sys.modules[__name__]) as jobs:
+        sum_fwd_kernel[(1,)]((x, x), None, (0.5, 2.0), 4096, 1, x, BLOCK=1024, num_warps=8)
+    assert (("p_inputs", 1) in jobs[0]["aligned"]) == (("p_y",) in jobs[0]["aligned"]) == vector
+    assert ("st.global.v4" in compile_for(capability=90, **jobs[0]).ptx) == vector
+
+
 def test_kernels_are_there_again_afterwards():
     kernel = sum_fwd_kernel
     with recorded(sys.modules[__name__]):
@@ -57,3 +68,8 @@ def test_kernels_are_there_again_afterwards():
 def test_an_empty_grid_is_refused():
     with recorded(sys.modules[__name__]), pytest.raises(AssertionError, match="sum_fwd_kernel: empty grid"):
         sum_fwd_kernel[(0,)]
+
+
+def test_a_grid_that_cuda_does_not_launch_is_refused():
+    with recorded(sys.modules[__name__]), pytest.raises(AssertionError, match="sum_fwd_kernel: grid"):
+        sum_fwd_kernel[(1, 65536)]

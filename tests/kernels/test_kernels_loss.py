@@ -72,6 +72,18 @@ def build_cases():
     cases["tall"] = case((4, 300), sigma=3.0, topk=4)
     many = torch.randn(1, 133, 6, 8).to(memory_format=torch.channels_last)
     cases["133-joints"] = case((8, 6), count=133, batch=1, pred=many, topk=20, unbiased=True)
+    for sigma in (1e-150, 1e-20, 1e20):
+        for unbiased in (False, True):
+            cells = torch.tensor([[[20.0, 28.0], [0.0, 60.0], [44.0, 4.0]]])
+            cases[f"sigma-{sigma}-{unbiased}"] = case(
+                (12, 16),
+                count=3,
+                batch=1,
+                joints=cells,
+                weight=torch.ones(1, 3),
+                sigma=sigma,
+                unbiased=unbiased,
+            )
     values = torch.tensor(EDGES, dtype=torch.float64)
     ordinary = torch.full_like(values, 20.0)
     edges = torch.stack([torch.stack([values, ordinary], -1), torch.stack([ordinary, values], -1)])
@@ -182,7 +194,7 @@ def compile_job(dtype, mode, layout, capability):
         "p_pred": f"*{dtype}",
         "p_joints": "*fp32",
         "p_weight": "*fp32",
-        "sigma": "fp32",
+        "falloff": "fp32",
         "share": "fp32",
     }
     constants = {

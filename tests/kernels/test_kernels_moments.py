@@ -1,5 +1,6 @@
 """The Triton kernels of moments over pixels: their arithmetic in the interpreter, their code for GPUs."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,8 +21,7 @@ from step_cases import (
     image,
     mapped,
     replays,
-    variances,
-    vectors,
+    statistics,
     weight,
 )  # fmt: skip
 from torch import Tensor
@@ -29,6 +29,8 @@ from torch import Tensor
 from fastpose.reference import fuse_steps as reference
 
 triton = pytest.importorskip("triton")
+
+from fastpose.kernels.configs import moments_config  # noqa: E402
 
 from fastpose.kernels import moments, pixel_products  # noqa: E402 (they import Triton)
 
@@ -38,6 +40,7 @@ from fastpose.kernels.configs import MomentsConfig
 outputs = {}
 for name, (step, arguments) in inputs.items():
     config = MomentsConfig(16, 16, 6, 1, 1, False) if name.endswith("small-tiles") else None
+    config = MomentsConfig(16, 16, 1, 1, 1, False) if name == "long-chunk" else config
     outputs[name] = getattr(moments, "launch_" + step)(*arguments, config=config)
 """
 
@@ -53,7 +56,7 @@ def cross(
     pooled = [image((batch, c, height, width), dtype, channels_last) for c in outputs]
     weights = [weight(c, inputs, dtype) for c in outputs]
     x, centre = image(shape, dtype, channels_last), torch.randn(inputs)  # any, not only the mean of x
-    return "cross_moments", (x, centre, pooled, weights, vectors(outputs), variances(outputs), EPS)
+    return "cross_moments", (x, centre, pooled, weights, *statistics(outputs), EPS)
 
 
 def mixed(case: Case) -> Case:
@@ -66,6 +69,20 @@ def constant(case: Case) -> Case:
     """Variances of exactly 0 of a number that float32 sums would round."""
     step, (x,) = case
     return step, (torch.full_like(x, 1.1),)
+
+
+LONG_CHUNK_VALUE = 0.25 * (1 + 2.0**-20)
+
+
+def long_chunk() -> Case:
+    """4096 pixels of one chunk, of which 16 at a time add up to 4 + 2^-18 and their squares to 1 + 2^-19.
+
+    A running sum of 4096 of either loses those last digits, and always downwards. Half of the channels change
+    their sign from pixel to pixel, so that the error of the squares does not meet that of the mean.
+    """
+    x = torch.full((1, 16, 64, 64), LONG_CHUNK_VALUE)
+    x[:, 8:, :, ::2] *= -1
+    return "input_moments", (x,)
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -89,12 +106,14 @@ CASES: dict[str, Callable[[], Case]] = {
     "cross-small-tiles": lambda: cross((2, 40, 5, 7), (20, 18, 33), F32),
     "cross-one-pixel": lambda: cross((1, 36, 1, 1), (18,), F32),
     "cross-mixed": lambda: mixed(cross((2, 40, 4, 6), (24, 16), F32)),
+    "cross-4100-inputs": lambda: cross((1, 4100, 1, 2), (16,), F32),
     "cross-empty": lambda: cross((0, 40, 4, 6), (24, 16), BF16),
 }
 SINGLE: dict[str, Callable[[], Case]] = {
     "far": lambda: gram((2, 24, 16, 16), F32, mean=30.0),
     "constant": lambda: constant(gram((2, 40, 16, 16), F32)),
     "single": lambda: gram((1, 20, 1, 1), BF16),
+    "long-chunk": long_chunk,
     "empty": lambda: gram((0, 36, 8, 16), BF16),
 }
 
@@ -137,6 +156,14 @@ def test_error_is_a_rounding_of_the_second_moment(cases, interpreted):
     _, expected = reference.input_moments(x.double())
     _, cov = interpreted["far"]
     assert (cov - expected).abs().max() <= 5e-7 * 30**2
+
+
+def test_long_chunks_lose_no_digits(interpreted):
+    mean, cov = interpreted["long-chunk"]
+    expected = torch.zeros(16, 16)
+    expected[8:, 8:] = LONG_CHUNK_VALUE**2
+    torch.testing.assert_close(mean[:8], torch.full((8,), LONG_CHUNK_VALUE), atol=1e-9, rtol=0)
+    torch.testing.assert_close(cov, expected, atol=1e-8, rtol=0)
 
 
 def test_no_pixels_have_no_moments(interpreted):
@@ -213,6 +240,53 @@ def test_products_load_asynchronously_and_use_tensor_cores(jobs, monkeypatch, ca
         assert "cp.async.cg.shared.global" in used.ptx  # 16 bytes each
         assert "mma" in used.ptx
         assert "ld.global" not in used.ptx
+
+
+@pytest.mark.parametrize("shape", [(1, 18, 1, 1), (1, 4100, 2, 2)], ids=["one-pixel", "4100-channels"])
+def test_compiles_for_odd_sizes(jobs, shape):
+    launch(gram(shape, BF16))
+    launch(cross(shape, (16,), BF16))
+    assert len(jobs) == 4
+    for used in compile_many(job | {"capability": 90, "variant": f"{shape}"} for job in jobs):
+        assert used.spills == 0
+
+
+def test_grids_of_many_pixels_fit_cuda(jobs):
+    """The recorder holds every grid against CUDA's limits."""
+    launch(gram((4096, 64, 512, 256), BF16))
+    assert len(jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_last", "message"),
+    [
+        ((65536, 16, 256, 128), True, "images: expected at most 2139095040 pixels"),
+        ((1, 32769, 2, 2), True, "images: expected at most 32768 channels"),
+        ((1, 4096, 1024, 512), False, "images: expected fewer than 2147483648 values in each.*channels_last"),
+    ],
+    ids=["pixels", "channels", "nchw"],
+)
+def test_what_32_bits_cannot_count_is_refused(jobs, shape, channels_last, message):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    x = torch.empty(shape, dtype=BF16, memory_format=layout)
+    with pytest.raises(ValueError, match=message):
+        moments.launch_input_moments(x)
+    assert not jobs
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [F32, F16, BF16], ids=str)
+def test_cuda_error_of_long_chunks_is_a_rounding_of_the_second_moment(dtype):
+    """Means 30 times the deviation, chunks of 4096 pixels; docs/ops/fuse.md gives the error."""
+    torch.manual_seed(0)
+    x = image((8, 64, 64, 32), dtype, mean=30.0)
+    _, expected = reference.input_moments(x.double())
+    config = dataclasses.replace(moments_config(90, 64, dtype, True), programs=1)
+    assert config.chunk(8 * 64 * 32, 1) == 4096
+    mean, cov = moments.launch_input_moments(x.cuda(), config)
+    torch.testing.assert_close(mean.cpu().double(), x.double().mean((0, 2, 3)), atol=0, rtol=1e-6)
+    assert (cov.cpu() - expected).abs().max() <= 5e-7 * 30**2
 
 
 @pytest.mark.gpu
