@@ -72,7 +72,7 @@ def forward_crops(
         center.to(device),
         scale.to(device),
         flipped=flipped,
-        flip_index=torch.as_tensor(options.flip_index, device=device) if options.flip_test else None,
+        flip_index=options.flip_index if options.flip_test else None,
         shift=options.shift,
         refine=options.refine,
         blur_kernel=options.blur_kernel,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from fastpose.nn.fuse import Branch, Sum, fusable, fuse_sums, fuses
+from fastpose.nn.fuse import Branch, Sum, alike, fusable, fuse_sums, fuses, plain
 
 MAX_FUSED_INPUTS = 64
 """Widest 1x1 expansion whose end of block is fused: HRNet's layer1. Wider ones are bound by arithmetic."""
@@ -60,17 +58,14 @@ class Bottleneck(nn.Module):
 
     def _fuses(self, x: Tensor, out: Tensor) -> bool:
         """Whether `fastpose.ops.fuse` takes over from conv3 on, with the shortcut."""
-        if out.shape[1] > MAX_FUSED_INPUTS or not fuses([out, x]) or not fusable(self.conv3, self.bn3):
+        if out.shape[1] > MAX_FUSED_INPUTS or not fuses([out, x]) or not plain(self.relu, nn.ReLU):
             return False
-        if self.downsample is None:
-            return True
-        layers: list[Any] = list(self.downsample)
-        return (
-            type(self.downsample) is nn.Sequential
-            and len(layers) == 2
-            and fusable(layers[0], layers[1])
-            and layers[1].eps == self.bn3.eps
-        )
+        ends = [(self.conv3, self.bn3)]
+        if self.downsample is not None:
+            if not plain(self.downsample, nn.Sequential) or len(self.downsample) != 2:
+                return False
+            ends.append((self.downsample[0], self.downsample[1]))
+        return all(fusable(*end) for end in ends) and alike([norm for _, norm in ends])
 
     def _as_sum(self, x: Tensor, out: Tensor) -> Sum:
         end = Branch(out, self.conv3, self.bn3)

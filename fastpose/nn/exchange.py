@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastpose.nn.blocks import conv_bn
-from fastpose.nn.fuse import Branch, Sum, fusable, fuse_sums, fuses, hooked
+from fastpose.nn.fuse import Branch, Sum, alike, fusable, fuse_sums, fuses, plain
+from fastpose.ops._fuse import MAX_LEVEL
 
 
 class Exchange(nn.ModuleList):
@@ -30,8 +31,10 @@ class Exchange(nn.ModuleList):
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         rows: list[Any] = list(self)
-        _check_branches(branches, len(rows[0]))
-        if fuses(branches) and _fusable(rows):
+        _check_branches(
+            branches, next((len(row) for row in rows if isinstance(row, ExchangeRow)), len(branches))
+        )
+        if fuses(branches) and _fusable(rows, len(branches)):
             return fuse_sums([row.as_sum(branches) for row in rows])
         return [row(branches) for row in rows]
 
@@ -48,14 +51,6 @@ class ExchangeRow(nn.ModuleList):
         for j in range(1, len(branches)):
             total = total + self[j](branches[j])
         return F.relu(total)
-
-    def ends(self) -> list[tuple[Any, Any]]:
-        """What the fused sum stands for: (1x1 convolution, BatchNorm) or (Identity, BatchNorm) of every path.
-
-        A path that somebody rebuilt or hooked gives itself, which is not fusable.
-        """
-        paths = [path for path in self if type(path) is not nn.Identity]
-        return [_end(path) if not (hooked(self) or hooked(path)) else (path, path) for path in paths]
 
     def as_sum(self, branches: list[Tensor]) -> Sum:
         """This row for `fuse_sums`, with the strided convolutions done and their last BatchNorm to do."""
@@ -88,21 +83,43 @@ def _path(widths: Sequence[int], source: int, row: int) -> nn.Module:
     return nn.Sequential(*steps, nn.Sequential(*conv_bn(widths[source], widths[row], 3, 2)))
 
 
-def _fusable(rows: Sequence[ExchangeRow]) -> bool:
-    pairs = [pair for row in rows for pair in row.ends()]
-    return all(fusable(*pair) for pair in pairs) and len({norm.eps for _, norm in pairs}) == 1
+def _fusable(rows: Sequence[Any], count: int) -> bool:
+    """Whether `fuse_sums` stands for all rows: nobody replaced, hooked or patched what it would pass over."""
+    if not all(plain(row, ExchangeRow) and len(row) == count for row in rows):
+        return False
+    norms = []
+    for i, row in enumerate(rows):
+        for source, path in enumerate(row):
+            if source == i and plain(path, nn.Identity):
+                continue
+            norm = _up_norm(path, source - i) if source > i else _down_norm(path)
+            if norm is None:
+                return False
+            norms.append(norm)
+    return len(norms) > 0 and alike(norms)
 
 
-def _end(path: Any) -> tuple[Any, Any]:
-    if type(path) is not nn.Sequential:
-        return path, path
-    kinds = [type(layer) for layer in path]
-    if len(kinds) == 3 and kinds[::2] == [nn.Conv2d, nn.Upsample] and not hooked(path[2]):
-        return path[0], path[1]
-    last: Any = path[-1]
-    if set(kinds) == {nn.Sequential} and len(last) == 2 and not hooked(last):
-        return nn.Identity(), last[1]
-    return path, path
+def _up_norm(path: Any, octaves: int) -> Any:
+    """The BatchNorm of an untouched path to a branch 2^octaves times finer, else None."""
+    if not plain(path, nn.Sequential) or len(path) != 3 or octaves > MAX_LEVEL:
+        return None
+    conv, norm, up = path
+    if not fusable(conv, norm) or not plain(up, nn.Upsample):
+        return None
+    return norm if (up.size, up.scale_factor, up.mode) == (None, 2**octaves, "nearest") else None
+
+
+def _down_norm(path: Any) -> Any:
+    """The last BatchNorm of a path whose last convolution and BatchNorm are untouched, else None.
+
+    What comes before them is called, and may be anything.
+    """
+    if not plain(path, nn.Sequential) or len(path) == 0:
+        return None
+    last = path[-1]
+    if not plain(last, nn.Sequential) or len(last) != 2 or type(last[0]) is not nn.Conv2d:
+        return None
+    return last[1] if fusable(None, last[1]) else None
 
 
 def _check_branches(branches: list[Tensor], count: int) -> None:

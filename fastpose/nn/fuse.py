@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from fastpose.backend import get_backend
 from fastpose.ops._fuse import fuse, fuse_runs_on_triton
@@ -28,10 +29,13 @@ class Sum(NamedTuple):
 
 
 def fuses(images: Sequence[Tensor]) -> bool:
-    """Whether the kernels run for such inputs: the backend, the device and the dtype allow it."""
+    """Whether the kernels run for such inputs: the backend, the device and the dtype allow it.
+
+    Not while somebody listens to all modules, who would miss the ones that are passed over.
+    """
     x = images[0]
     device = x.device.type
-    if any(image.dtype != x.dtype for image in images):
+    if any(image.dtype != x.dtype for image in images) or _has_any_global_hook():
         return False
     if not fuse_runs_on_triton(get_backend(), device, x.dtype):
         return False
@@ -42,22 +46,34 @@ def fuses(images: Sequence[Tensor]) -> bool:
 def fusable(conv: Any, norm: Any) -> bool:
     """Whether `fuse_sums` computes just what the two modules would: nobody replaced or hooked them.
 
-    `conv`: the 1x1 convolution before `norm`; an Identity where there is none to fuse.
+    `conv`: the 1x1 convolution before `norm`; None where there is none to fuse.
     """
-    if type(conv) is not nn.Identity:
-        if type(conv) is not nn.Conv2d or hooked(conv):
+    if conv is not None:
+        if not plain(conv, nn.Conv2d):
             return False
-        plain = (1, 1), (1, 1), (0, 0), 1, None
-        if (conv.kernel_size, conv.stride, conv.padding, conv.groups, conv.bias) != plain:
+        pointwise = (1, 1), (1, 1), (0, 0), 1, None
+        if (conv.kernel_size, conv.stride, conv.padding, conv.groups, conv.bias) != pointwise:
             return False
-    return type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm) and not hooked(norm)
+    return plain(norm, nn.BatchNorm2d, nn.SyncBatchNorm)
+
+
+def alike(norms: Sequence[Any]) -> bool:
+    """Whether one call can do for all of `norms`: one eps, and one group of processes for the statistics."""
+    groups = [_group(norm) for norm in norms if _takes_statistics(norm)]
+    return all(norm.eps == norms[0].eps for norm in norms) and all(group is groups[0] for group in groups)
+
+
+def plain(module: Any, *kinds: type[nn.Module]) -> bool:
+    """Whether `module` is one of `kinds` as it was made: no subclass, not hooked, no `forward` of its own."""
+    return type(module) in kinds and not _hooked(module) and "forward" not in module.__dict__
 
 
 def fuse_sums(sums: Sequence[Sum]) -> list[Tensor]:
     """ReLU of each sum, by `fastpose.ops.fuse`; updates the running statistics as the modules would."""
     norms = [branch.norm for one in sums for branch in one.branches]
-    rows = [Row(one.identity, tuple(_path(branch) for branch in one.branches)) for one in sums]
-    fused = fuse(rows, eps=norms[0].eps, group=_group(norms))
+    group = next((_group(norm) for norm in norms if _takes_statistics(norm)), None)
+    rows = [Row(one.identity, tuple(_path(branch, group) for branch in one.branches)) for one in sums]
+    fused = fuse(rows, eps=norms[0].eps, group=group)
     update_running_statistics(norms, [s for of_row in fused.statistics for s in of_row])
     return fused.outputs
 
@@ -66,12 +82,14 @@ def fuse_sums(sums: Sequence[Sum]) -> list[Tensor]:
 def update_running_statistics(norms: Sequence[Any], statistics: Sequence[Statistics | None]) -> None:
     """What nn.BatchNorm2d does to its buffers in one training step; few launches for all of `norms`."""
     pairs = zip(norms, statistics, strict=True)
-    live = [
-        (norm, s) for norm, s in pairs if s is not None and norm.training and norm.running_mean is not None
-    ]
+    live = [(norm, s) for norm, s in pairs if s is not None and _tracks(norm)]
     if not live:
         return
     torch._foreach_add_([norm.num_batches_tracked for norm, _ in live], 1)
+    # An empty batch counts, but has no statistics.
+    live = [(norm, s) for norm, s in live if not isinstance(s.pixels, int) or s.pixels > 0]
+    if not live:
+        return
     running = [buffer for norm, _ in live for buffer in (norm.running_mean, norm.running_var)]
     found = [v for _, s in live for v in (s.mean, s.var * (s.pixels / (s.pixels - 1)))]
     found = [value.to(buffer.dtype) for value, buffer in zip(found, running, strict=True)]
@@ -85,30 +103,38 @@ def update_running_statistics(norms: Sequence[Any], statistics: Sequence[Statist
             buffer.add_((value - buffer) * momentum)
 
 
-def _path(branch: Branch) -> Path:
-    norm = branch.norm
+def _path(branch: Branch, group: Any) -> Path:
+    x, norm = branch.x, branch.norm
     weight = None if branch.conv is None else branch.conv.weight
     given: tuple[Tensor | None, Tensor | None] = (None, None)
-    if not norm.training and norm.running_mean is not None:
+    if not _takes_statistics(norm):
         given = norm.running_mean, norm.running_var
-    elif branch.x.shape[0] * branch.x.shape[2] * branch.x.shape[3] == 1 and type(norm) is nn.BatchNorm2d:
-        size = tuple(branch.x.shape)
-        raise ValueError(
-            f"BatchNorm in training needs more than one value per channel, got an input of {size}"
-        )
-    return Path(branch.x, weight, norm.weight, norm.bias, *given)
+    elif group is None and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        size = torch.Size((1, norm.num_features, 1, 1))
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {size}")
+    return Path(x, weight, norm.weight, norm.bias, *given)
 
 
-def _group(norms: Sequence[Any]) -> Any:
-    """Processes that share the statistics: those of SyncBatchNorm while it trains."""
-    sync = [norm for norm in norms if type(norm) is nn.SyncBatchNorm and norm.training]
-    if not sync or not dist.is_available() or not dist.is_initialized():
+def _takes_statistics(norm: Any) -> bool:
+    """Whether `norm` normalises with the statistics of the batch."""
+    return norm.training or norm.running_mean is None
+
+
+def _tracks(norm: Any) -> bool:
+    return norm.training and norm.track_running_stats and norm.running_mean is not None
+
+
+def _group(norm: Any) -> Any:
+    """Processes that share the statistics of `norm`: those of SyncBatchNorm while it trains, else None."""
+    if type(norm) is not nn.SyncBatchNorm or not norm.training:
         return None
-    group = sync[0].process_group or dist.group.WORLD
+    if not dist.is_available() or not dist.is_initialized():
+        return None
+    group = norm.process_group or dist.group.WORLD
     return group if dist.get_world_size(group) > 1 else None
 
 
-def hooked(module: nn.Module) -> bool:
+def _hooked(module: nn.Module) -> bool:
     """Whether somebody listens to this very module, whom a fused sum would pass over."""
     return bool(
         module._forward_hooks

@@ -90,6 +90,10 @@ def _images(row: Row) -> list[Tensor]:
 
 
 def _check_row(name: str, row: Row) -> None:
+    for path in row.paths:
+        if path.weight is not None:
+            check_tensor(f"{name}.weight", path.weight, 4 if getattr(path.weight, "ndim", 4) != 2 else 2)
+            check_device(f"{name}.weight", path.weight, path.x.device)
     images = _images(row)
     height, width = max(image.shape[2] for image in images), max(image.shape[3] for image in images)
     batch = images[0].shape[0]
@@ -98,14 +102,13 @@ def _check_row(name: str, row: Row) -> None:
     for path in row.paths:
         _check_level(name, path, (batch, height, width))
         if path.weight is not None:
-            inputs = path.x.shape[1]
-            if path.weight.ndim == 4:
-                check_shape(f"{name}.weight", path.weight, (widths[0], inputs, 1, 1))
-            else:
-                check_shape(f"{name}.weight", path.weight, (widths[0], inputs))
+            last = (1, 1) if path.weight.ndim == 4 else ()
+            check_shape(f"{name}.weight", path.weight, (widths[0], path.x.shape[1], *last))
         for vector_name in ("gamma", "beta", "mean", "var"):
             vector = getattr(path, vector_name)
             if vector is not None:
+                check_tensor(f"{name}.{vector_name}", vector, 1)
+                check_device(f"{name}.{vector_name}", vector, path.x.device)
                 check_shape(f"{name}.{vector_name}", vector, (widths[0],))
         if (path.mean is None) != (path.var is None):
             raise ValueError(f"{name}: mean and var: give both, or neither for those of the batch")

@@ -45,8 +45,9 @@ def decode_heatmaps(
         center, scale: (B, 2) centre of the crop box in image pixels and its size / 200 px, of which only the
             width counts; None for coordinates in heatmap pixels.
         flipped: (B, K, H, W) raw output of the network on the mirrored batch, averaged in.
-        flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`). For CUDA graphs an int64
-            tensor on the GPU; its values are not checked, and an entry out of range makes its joint invalid.
+        flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`). A sequence or CPU tensor is
+            copied to a GPU by its first call alone, which waits. An int64 tensor there is not checked: an
+            entry out of range makes its joint invalid.
         shift: move the mirrored-back maps one pixel to the right before averaging.
         refine: "none", "quarter" (of a pixel, towards the higher neighbour) or "dark" (arXiv:1910.06278).
         blur_kernel: taps of the blur of "dark", odd, 1 to 63: 11 for targets of sigma 2, 17 for sigma 3.
@@ -98,13 +99,37 @@ def _flip_tensor(flip_index: Sequence[int] | Tensor | None, heatmaps: Tensor) ->
     if flip_index is None:
         raise ValueError("flip_index: needed with flipped, got None; pass KeypointSet.flip_index")
     if not isinstance(flip_index, Tensor):
-        flip_index = [int(k) for k in flip_index]
-        _check_permutation(flip_index, joints)
-        return torch.tensor(flip_index, dtype=torch.int64, device=heatmaps.device)
+        order = tuple(int(k) for k in flip_index)
+        _check_permutation(order, joints)
+        return _order_on(order, heatmaps)
     check_shape("flip_index", flip_index, (joints,))
     if flip_index.dtype.is_floating_point or flip_index.dtype == torch.bool:
         raise TypeError(f"flip_index: expected integers, got {flip_index.dtype}")
-    return flip_index.to(heatmaps.device, torch.int64)
+    if flip_index.device == heatmaps.device or not (_is_real(flip_index) and flip_index.device.type == "cpu"):
+        return flip_index.to(heatmaps.device, torch.int64)
+    order = tuple(flip_index.tolist())
+    _check_permutation(order, joints)
+    return _order_on(order, heatmaps)
+
+
+def _order_on(order: tuple[int, ...], heatmaps: Tensor) -> Tensor:
+    # A graph that is traced holds its own constant; a fake one must not be found by later calls.
+    make = _kept_order if _is_real(heatmaps) else _make_order
+    return make(order, heatmaps.device)
+
+
+def _is_real(x: Tensor) -> bool:
+    return type(x) is Tensor and not torch.compiler.is_compiling()
+
+
+@functools.lru_cache(maxsize=32)
+def _kept_order(order: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # kept for later calls, whatever their mode
+        return _make_order(order, device)
+
+
+def _make_order(order: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(order, dtype=torch.int64, device=device)
 
 
 def _check_permutation(order: Sequence[int], joints: int) -> None:

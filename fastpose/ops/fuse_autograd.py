@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from fastpose.ops import fuse_steps as steps
 from fastpose.ops.fuse_backward import FuseBackward, FuseSaved
-from fastpose.ops.fuse_plan import FuseInputs, FusePlan, make_plan, take_apart
+from fastpose.ops.fuse_plan import FuseInputs, FusePlan, make_plan, take_apart, vector_dtype
 from fastpose.reference.fuse import Fused, Row, Statistics
 
 _Moments = dict[int, tuple[Tensor, Tensor]]  # mean and covariance, by source
@@ -80,11 +80,19 @@ class _Fuse(torch.autograd.Function):
 
 
 def _input_moments(plan: FusePlan, inputs: FuseInputs) -> _Moments:
-    """Of every source whose batch statistics some 1x1 convolution needs."""
+    """Of every source whose batch statistics some 1x1 convolution needs; zero for an empty batch."""
     live = [
         source for source in plan.sources_of_1x1 if any(not path.frozen for _, path in plan.readers(source))
     ]
-    return {source: steps.input_moments(inputs.sources[source]) for source in live}
+    return {source: _moments(inputs.sources[source]) for source in live}
+
+
+def _moments(x: Tensor) -> _MeanVar:
+    if x.numel() > 0:
+        return steps.input_moments(x)
+    # The means over nothing are NaN, which would spread to the processes that have samples.
+    mean = x.new_zeros(x.shape[1], dtype=vector_dtype(x))
+    return mean, mean.new_zeros(x.shape[1], x.shape[1])
 
 
 def _path_statistics(plan: FusePlan, inputs: FuseInputs, moments: _Moments) -> list[_MeanVar]:
@@ -96,12 +104,18 @@ def _path_statistics(plan: FusePlan, inputs: FuseInputs, moments: _Moments) -> l
         found.update({path.number: (stat[0], stat[1]) for path, stat in zip(live, stats, strict=True)})
     live = [path for path in plan.paths if path.weight < 0 and not path.frozen]
     if live:
-        stats = steps.channel_statistics([inputs.sources[path.source] for path in live])
+        stats = _channel_statistics([inputs.sources[path.source] for path in live])
         found.update({path.number: (stat[0], stat[1]) for path, stat in zip(live, stats, strict=True)})
     frozen = [path for path in plan.paths if path.frozen]
     given = zip(inputs.given[::2], inputs.given[1::2], strict=True)
     found.update({path.number: pair for path, pair in zip(frozen, given, strict=True)})
     return [found[path.number] for path in plan.paths]
+
+
+def _channel_statistics(images: list[Tensor]) -> list[Tensor]:
+    if images[0].numel() > 0:
+        return steps.channel_statistics(images)
+    return [x.new_zeros(2, x.shape[1], dtype=vector_dtype(x)) for x in images]
 
 
 def _share_statistics(
@@ -120,13 +134,14 @@ def _share_statistics(
         message += [mean * batch, (var + mean.square()) * batch]
     total = torch.cat(message)
     dist.all_reduce(total, group=group)
+    size = total[:1].clamp_min(1)  # where no process has a sample, zeros and not NaN
     shared, start = list(stats), 1
     for number in live:
         channels = len(stats[number][0])
-        mean, square = (total[start : start + 2 * channels] / total[0]).view(2, channels)
+        mean, square = (total[start : start + 2 * channels] / size).view(2, channels)
         shared[number] = mean.to(dtype), (square - mean.square()).clamp_min(0).to(dtype)
         start += 2 * channels
-    return shared, total[:1].clone()
+    return shared, size
 
 
 def _forward_row(plan: FusePlan, row: int, inputs: FuseInputs, stats: list[_MeanVar], eps: float) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastpose._checks import check_device, check_no_grad
 from fastpose.backend import get_backend, register_operation
+from fastpose.ops._arguments import check_sigma, check_sizes, check_tensors
 from fastpose.ops._triton import interpreting, runs_on_triton
 from fastpose.reference import heatmap as reference
 
@@ -45,20 +46,29 @@ def gaussian_heatmaps(
             misses the map (unbiased: unless `-3 sigma - 2 < centre < size + 3 sigma`).
 
     Raises:
-        ValueError: an argument is wrong, or `joints` requires grad, which this cannot give.
+        TypeError, ValueError: an argument is wrong, or `joints` requires grad, which this cannot give.
         BackendUnavailableError: the backend `triton` was asked for and cannot take these tensors.
 
     Source: hrnet and DARK (arXiv:1910.06278) lib/dataset/JointsDataset.py, generate_target.
     """
-    reference.check_heatmap_arguments(joints, visible, heatmap_size, input_size, sigma)
-    check_device("visible", visible, joints.device)
-    check_no_grad("joints", joints)
-    check_no_grad("visible", visible)
+    _check(joints, visible, heatmap_size, input_size, sigma)
     if _on_triton(get_backend(), joints.device):
         return _heatmap_op(joints, visible, heatmap_size, input_size, sigma, unbiased)
     return reference.gaussian_heatmaps(
         joints, visible, heatmap_size=heatmap_size, input_size=input_size, sigma=sigma, unbiased=unbiased
     )
+
+
+def _check(
+    joints: Tensor, visible: Tensor, heatmap_size: tuple[int, int], input_size: tuple[int, int], sigma: float
+) -> None:
+    check_tensors(joints=joints, visible=visible)
+    check_sizes(heatmap_size=heatmap_size, input_size=input_size)
+    check_sigma(sigma)
+    reference.check_heatmap_arguments(joints, visible, heatmap_size, input_size, sigma)
+    check_device("visible", visible, joints.device)
+    check_no_grad("joints", joints)
+    check_no_grad("visible", visible)
 
 
 def _on_triton(backend: str, device: torch.device) -> bool:

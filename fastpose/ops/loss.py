@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from fastpose._checks import check_device, check_no_grad, check_shape, check_tensor
 from fastpose.backend import get_backend, register_operation
 from fastpose.ops import _loss as registered
+from fastpose.ops._arguments import check_sigma, check_sizes, check_tensors, check_topk_type
 from fastpose.ops._triton import runs_on_triton
 from fastpose.reference import loss as reference
 from fastpose.reference.heatmap import check_heatmap_arguments
@@ -151,6 +152,10 @@ def _check(
     batch, count, height, width = pred.shape
     if min(count, height, width) < 1:
         raise ValueError(f"pred: expected (B, K, H, W) with K, H, W > 0, got {tuple(pred.shape)}")
+    check_tensors(joints=joints, weight=weight)
+    check_sizes(input_size=input_size)
+    check_sigma(sigma)
+    check_topk_type(topk)
     check_shape("joints", joints, (batch, count, 2))
     check_shape("weight", weight, (batch, count))
     check_heatmap_arguments(joints, weight, (width, height), input_size, sigma)

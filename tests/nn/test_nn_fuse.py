@@ -94,6 +94,11 @@ def frozen(exchange: nn.Module) -> None:
         norm.eval()
 
 
+def kept_statistics(exchange: nn.Module) -> None:
+    for norm in norms(exchange)[1:]:
+        norm.track_running_stats = False
+
+
 def untracked(exchange: nn.Module) -> None:
     for norm in norms(exchange)[1:]:
         norm.running_mean = norm.running_var = norm.num_batches_tracked = None
@@ -109,13 +114,14 @@ def norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-CHANGES = [lambda _: None, momentum_none, mixed_momenta, not_affine, frozen, untracked, frozen_weights]
+CHANGES = [lambda _: None, momentum_none, mixed_momenta, not_affine, frozen, untracked, kept_statistics,
+           frozen_weights]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "change",
     CHANGES,
-    ids=["plain", "momentum_none", "momenta", "not_affine", "frozen", "untracked", "frozen_weights"],
+    ids=["plain", "momentum_none", "momenta", "not_affine", "frozen", "untracked", "kept", "frozen_weights"],
 )
 @pytest.mark.parametrize("num_outputs", [None, 1], ids=["all", "first"])
 def test_exchange_trains_as_its_layers(
@@ -165,50 +171,6 @@ def test_wide_bottlenecks_and_strided_shortcuts_keep_their_layers(by_moments: Us
     assert by_moments.count == 0
 
 
-def replaced_norm(exchange: nn.Module) -> None:
-    exchange[0][1][1] = nn.GroupNorm(1, WIDTHS[0], dtype=DOUBLE)
-
-
-def with_bias(exchange: nn.Module) -> None:
-    exchange[0][2][0] = nn.Conv2d(WIDTHS[2], WIDTHS[0], 1, dtype=DOUBLE)
-
-
-def longer_path(exchange: nn.Module) -> None:
-    exchange[0][2].append(nn.Dropout2d(0.0))
-
-
-def other_eps(exchange: nn.Module) -> None:
-    exchange[1][0][0][1].eps = 1e-3
-
-
-def parametrized(exchange: nn.Module) -> None:
-    nn.utils.parametrizations.weight_norm(exchange[0][1][0])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [replaced_norm, with_bias, longer_path, other_eps, parametrized],
-    ids=["norm", "bias", "longer", "eps", "parametrized"],
-)
-def test_rebuilt_layers_are_honoured(by_moments: Uses, change: Callable[[nn.Module], None]) -> None:
-    exchange, inputs = random_parameters(Exchange(WIDTHS)).eval(), branches()
-    change(exchange)
-    with torch.no_grad():
-        assert_same(list(exchange(inputs)), [row(inputs) for row in exchange])
-    assert by_moments.count == 0
-
-
-@pytest.mark.parametrize("name", ["0", "0.1", "0.1.0", "0.1.1", "0.1.2", "2.0.1", "2.0.1.1"])
-def test_hooks_still_fire(by_moments: Uses, name: str) -> None:
-    exchange, seen = random_parameters(Exchange(WIDTHS)), []
-    handle = exchange.get_submodule(name).register_forward_hook(lambda *_: seen.append(1))
-    exchange(branches())
-    assert (len(seen), by_moments.count) == (1, 0)
-    handle.remove()
-    exchange(branches())
-    assert by_moments.count == 1
-
-
 @pytest.mark.parametrize("fused", [False, True], ids=["layers", "fused"])
 @pytest.mark.parametrize(
     ("shapes", "message"),
@@ -229,11 +191,31 @@ def test_sizes_that_do_not_fit(
         Exchange(WIDTHS).eval()([torch.zeros(shape) for shape in shapes])
 
 
-def test_a_single_value_per_channel_is_refused_in_training(by_moments: Uses) -> None:
+@pytest.mark.parametrize("sync", [False, True], ids=["plain", "sync"])
+def test_a_single_value_per_channel_is_refused_in_training(by_moments: Uses, sync: bool) -> None:
     exchange = Exchange([3, 5])
-    with pytest.raises(ValueError, match=r"more than one value per channel.*\(1, 5, 1, 1\)"):
-        exchange([torch.zeros(1, 3, 2, 2), torch.zeros(1, 5, 1, 1)])
-    assert exchange.eval()([torch.zeros(1, 3, 2, 2), torch.zeros(1, 5, 1, 1)])[0].shape == (1, 3, 2, 2)
+    small = [torch.zeros(1, 3, 2, 2), torch.zeros(1, 5, 1, 1)]
+    if sync:
+        exchange = nn.SyncBatchNorm.convert_sync_batchnorm(exchange)
+    with pytest.raises(ValueError, match="more than 1 value per channel") as by_layers:
+        [row(small) for row in exchange]
+    with pytest.raises(ValueError, match="more than 1 value per channel") as refused:
+        exchange(small)
+    assert str(refused.value) == str(by_layers.value)
+    assert by_moments.count == 0
+    assert exchange.eval()(small)[0].shape == (1, 3, 2, 2)
+
+
+@pytest.mark.parametrize("change", [lambda _: None, momentum_none], ids=["momentum", "momentum_none"])
+def test_an_empty_batch_leaves_the_running_statistics(
+    by_moments: Uses, change: Callable[[nn.Module], None]
+) -> None:
+    plain = random_parameters(Exchange(WIDTHS))
+    change(plain)
+    fused, inputs = copy.deepcopy(plain), [x[:0].detach().requires_grad_() for x in branches()]
+    got = train_twice(fused, inputs, lambda module, xs: module(xs))
+    assert by_moments.count == 2
+    assert_same(got, train_twice(plain, inputs, lambda module, xs: [row(xs) for row in module]))
 
 
 def test_mixed_dtypes_and_foreign_autocast_keep_the_layers(by_moments: Uses) -> None:

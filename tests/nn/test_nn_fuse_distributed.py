@@ -18,6 +18,7 @@ from fastpose.ops import _fuse
 
 WIDTHS = [3, 4, 5]
 SHARES = (1, 3)  # images of each process
+EMPTY = (4, 0)
 DOUBLE = torch.float64
 
 
@@ -34,9 +35,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *coarse: Tensor) -> Tensor:
         outputs = self.exchange([self.squeeze(self.block(x)), *coarse])
-        return torch.cat(
-            [(y * torch.linspace(-1, 1, y[0].numel()).view_as(y[0])).flatten(1) for y in outputs], 1
-        )
+        return torch.cat([y.flatten(1) * torch.linspace(-1, 1, y.shape[1:].numel()) for y in outputs], 1)
 
 
 def inputs() -> list[Tensor]:
@@ -64,14 +63,14 @@ def synchronised(model: Network) -> Network:
     return model
 
 
-def work(rank: int, folder: str, sync: bool) -> None:
+def work(rank: int, folder: str, sync: bool, shares: tuple[int, ...]) -> None:
     torch.set_num_threads(1)
     _fuse.fuse_runs_on_triton = nn_fuse.fuse_runs_on_triton = lambda *_: True
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(SHARES))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=len(shares))
     model = network()
     parallel = synchronised(model) if sync else nn.parallel.DistributedDataParallel(model)
-    start = sum(SHARES[:rank])
-    xs = [x[start : start + SHARES[rank]].clone().requires_grad_() for x in inputs()]
+    start = sum(shares[:rank])
+    xs = [x[start : start + shares[rank]].clone().requires_grad_() for x in inputs()]
     outputs = parallel(*xs)
     outputs.square().sum().backward()
     result = {
@@ -84,9 +83,9 @@ def work(rank: int, folder: str, sync: bool) -> None:
     dist.destroy_process_group()
 
 
-def run_processes(folder: Path, sync: bool) -> list[dict[str, Any]]:
-    mp.spawn(work, (str(folder), sync), nprocs=len(SHARES))
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(len(SHARES))]
+def run_processes(folder: Path, sync: bool, shares: tuple[int, ...] = SHARES) -> list[dict[str, Any]]:
+    mp.spawn(work, (str(folder), sync, shares), nprocs=len(shares))
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(len(shares))]
 
 
 def run_layers(model: nn.Module, xs: list[Tensor]) -> dict[str, Any]:
@@ -107,8 +106,11 @@ def assert_close(got: Any, expected: Any) -> None:
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
-def test_synchronised_statistics_are_those_of_the_whole_batch(tmp_path: Path) -> None:
-    ranks = run_processes(tmp_path, sync=True)
+@pytest.mark.parametrize("shares", [SHARES, EMPTY], ids=["unequal", "empty"])
+def test_synchronised_statistics_are_those_of_the_whole_batch(
+    tmp_path: Path, shares: tuple[int, ...]
+) -> None:
+    ranks = run_processes(tmp_path, sync=True, shares=shares)
     whole = run_layers(network(), inputs())
     assert_close(torch.cat([rank["outputs"] for rank in ranks]), whole["outputs"])
     for i, expected in enumerate(whole["inputs"]):

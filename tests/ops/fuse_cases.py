@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastpose.reference.fuse import Path, Row
 
@@ -91,6 +93,28 @@ def cast(rows: Sequence[Row], images: torch.dtype, vectors: torch.dtype) -> tupl
 def relative_error(got: Tensor, truth: Tensor) -> float:
     got, truth = got.detach().double(), truth.detach()
     return float((got - truth).norm() / truth.norm().clamp_min(1e-30))
+
+
+def detached(value: Any) -> Any:
+    """As autograd's function hands it on, only without the mark of a leaf."""
+    if isinstance(value, tuple | list):
+        return type(value)(detached(item) for item in value)
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def record_calls(run: Callable[[], object]) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """(name, operator, arguments) of every step that `run` calls."""
+    calls: list[tuple[str, Any, tuple[Any, ...]]] = []
+
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.namespace == "fastpose":
+                calls.append((func._schema.name.split("::")[1], func, args))
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        run()
+    return calls
 
 
 CASES = {

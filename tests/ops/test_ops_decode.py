@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fastpose import _ext, backend
 from fastpose.backend import set_backend, use_backend
@@ -356,6 +357,43 @@ class TestArguments:
     def test_flip_tensor_out_of_range(self, cpp: None) -> None:
         with pytest.raises(ValueError, match="flip_index: expected a permutation of 3 joints"):
             decode_heatmaps(self.MAPS, flipped=self.MAPS, flip_index=torch.tensor([0, 1, 3]))
+
+    def test_flip_order_is_copied_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ops_decode._kept_order.cache_clear()
+        made, make = [], ops_decode._make_order
+        monkeypatch.setattr(ops_decode, "_make_order", lambda *args: made.append(args) or make(*args))
+        maps = self.MAPS.to("meta")  # some device that is not the CPU
+        orders = (1, 0, 2), [1, 0, 2], torch.tensor([1, 0, 2]), torch.tensor([1, 0, 2], dtype=torch.int32)
+        with torch.inference_mode():
+            kept = [ops_decode._flip_tensor(order, maps) for order in orders]
+        assert made == [((1, 0, 2), maps.device)]
+        assert all(order is kept[0] for order in kept)
+        assert (kept[0].device, kept[0].dtype, kept[0].is_inference()) == (maps.device, torch.int64, False)
+        assert ops_decode._flip_tensor((0, 1, 2), self.MAPS).tolist() == [0, 1, 2]
+        changed = orders[2]
+        changed[:2] = torch.tensor([0, 1])
+        assert ops_decode._flip_tensor(changed, maps) is not kept[0]
+        for _ in range(40):
+            ops_decode._kept_order(tuple(torch.randperm(20).tolist()), maps.device)
+        assert ops_decode._kept_order.cache_info().currsize == 32
+
+    def test_flip_order_of_a_traced_call_is_not_kept(self) -> None:
+        ops_decode._kept_order.cache_clear()
+        with FakeTensorMode() as mode:
+            order = ops_decode._flip_tensor((1, 0, 2), mode.from_tensor(self.MAPS))
+        assert isinstance(order, FakeTensor)
+        torch._dynamo.reset()
+        compiled = torch.compile(decode_heatmaps, fullgraph=True, backend="aot_eager")
+        maps = torch.randn(2, 3, 8, 6)
+        options: Any = {"flipped": maps.flip(3), "flip_index": (1, 0, 2)}
+        assert same(
+            compiled(maps, **options), decode_heatmaps(maps, flipped=maps.flip(3), flip_index=[1, 0, 2])
+        )
+        assert ops_decode._kept_order.cache_info().misses == 1, "the eager call alone"
+
+    def test_a_cpu_order_is_checked_on_any_device(self) -> None:
+        with pytest.raises(ValueError, match="flip_index: expected a permutation of 3 joints"):
+            ops_decode._flip_tensor(torch.tensor([0, 1, 3]), self.MAPS.to("meta"))
 
     def test_a_gradient_is_not_cut_in_silence(self) -> None:
         maps = torch.ones(1, 1, 4, 4, requires_grad=True)

@@ -111,6 +111,19 @@ def test_compiles_whole(layout: str, mode: str, refine: str) -> None:
             assert_agree(got, Decoded(*(part.cpu() for part in expected)), refine)
 
 
+@pytest.mark.parametrize(
+    "order", [COCO_17.flip_index, torch.tensor(COCO_17.flip_index)], ids=["tuple", "cpu"]
+)
+def test_an_order_seen_before_can_be_captured(order: Any) -> None:
+    maps, flipped = (each.cuda() for each in inputs(2))
+    expected = decode_heatmaps(maps, flipped=flipped, flip_index=order)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        got = decode_heatmaps(maps, flipped=flipped, flip_index=order)
+    graph.replay()
+    assert_agree(got, Decoded(*(part.cpu() for part in expected)), "quarter")
+
+
 @REFINE
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 def test_graph_replay_on_a_side_stream_with_changed_inputs(layout: str, refine: str) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
-from fuse_cases import CASES, bottleneck_rows, cast, exchange_rows, relative_error
+from fuse_cases import CASES, bottleneck_rows, cast, detached, exchange_rows, record_calls, relative_error
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastpose import backend
 from fastpose.errors import BackendUnavailableError
@@ -73,6 +71,18 @@ def test_gradients_of_unused_outputs_and_frozen_leaves() -> None:
         torch.testing.assert_close(a, torch.zeros_like(a) if b is None else b)
 
 
+def test_an_empty_batch_gives_zeros() -> None:
+    rows, leaves = cast(exchange_rows((4, 8, 16), (8, 12), batch=0), DOUBLE, DOUBLE)
+    fused = fuse_by_moments(rows, 1e-5)
+    assert [y.shape for y in fused.outputs] == [row.identity.shape for row in rows]
+    for leaf, gradient in zip(leaves, gradients(fused, leaves), strict=True):
+        assert torch.equal(gradient, torch.zeros_like(leaf))
+    for statistics in itertools.chain(*fused.statistics):
+        assert statistics.pixels == 0
+        assert not statistics.mean.any()
+        assert not statistics.var.any()
+
+
 def test_second_derivatives_are_refused() -> None:
     rows, leaves = cast(CASES["two branches"](), DOUBLE, DOUBLE)
     loss = fuse_by_moments(rows, 1e-5).outputs[0].square().sum()
@@ -109,27 +119,6 @@ def test_steps_pass_opcheck(last: bool) -> None:
         seen.add(name)
 
 
-def detached(value: Any) -> Any:
-    """As autograd's function hands it on, only without the mark of a leaf."""
-    if isinstance(value, tuple | list):
-        return type(value)(detached(item) for item in value)
-    return value.detach() if isinstance(value, Tensor) else value
-
-
-def record_calls(run: Callable[[], object]) -> list[tuple[str, Any, tuple[Any, ...]]]:
-    calls: list[tuple[str, Any, tuple[Any, ...]]] = []
-
-    class Recorder(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func.namespace == "fastpose":
-                calls.append((func._schema.name.split("::")[1], func, args))
-            return func(*args, **(kwargs or {}))
-
-    with Recorder():
-        run()
-    return calls
-
-
 def test_compiles_whole(by_moments: None) -> None:
     rows, leaves = cast(CASES["three branches"](frozen=True), DOUBLE, DOUBLE)
     compiled = torch.compile(lambda: fuse(rows), fullgraph=True, backend="aot_eager")
@@ -159,7 +148,7 @@ def test_triton_by_name_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 X0, X1 = torch.zeros(2, 3, 8, 4), torch.zeros(2, 5, 4, 2)
-W = torch.zeros(3, 5, 1, 1)
+W, V = torch.zeros(3, 5, 1, 1), torch.ones(3)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +164,15 @@ W = torch.zeros(3, 5, 1, 1)
         ([Row(X0, (Path(X1, W[:2]),))], ValueError, r"weight: expected shape \(3, 5, 1, 1\)"),
         ([Row(X0, (Path(X1, W, torch.ones(5)),))], ValueError, r"gamma: expected shape \(3,\), got \(5,\)"),
         ([Row(X0, (Path(X1, W, mean=torch.ones(3)),))], ValueError, "mean and var: give both"),
+        ([Row(X0, (Path(X1, [[1.0]]),))], TypeError, r"rows\[0\].weight: expected a torch.Tensor, got list"),
+        ([Row(X0, (Path(X1, W.int()),))], TypeError, r"rows\[0\].weight: .*torch.int32"),
+        ([Row(X0, (Path(X1, W.to("meta")),))], ValueError, r"weight: expected a tensor on cpu"),
+        ([Row(X0, (Path(X1, W[0]),))], ValueError, r"weight: expected 4 dimensions, got shape \(5, 1, 1\)"),
+        ([Row(X0, (Path(X1, W, 1.0),))], TypeError, r"rows\[0\].gamma: expected a torch.Tensor, got float"),
+        ([Row(X0, (Path(X1, W, None, V.long()),))], TypeError, r"rows\[0\].beta: .*torch.int64"),
+        ([Row(X0, (Path(X1, W, V, V.to("meta")),))], ValueError, r"beta: expected a tensor on cpu"),
+        ([Row(X0, (Path(X1, W, V, V, V.bool(), V),))], TypeError, r"rows\[0\].mean: .*torch.bool"),
+        ([Row(X0, (Path(X1, W, V, V, V, V.to("meta")),))], ValueError, r"var: expected a tensor on cpu"),
         ([Row(X0, (Path(X1[..., :1], W),))], ValueError, r"\(2, 5, 4, 1\) does not fit .*\(2, 5, 8, 4\)"),
         ([Row(X0, (Path(X1[:1], W),))], ValueError, r"\(1, 5, 4, 2\) does not fit"),
         ([Row(X0[:, :, :7], (Path(X1, W),))], ValueError, r"\(2, 5, 4, 2\) does not fit .*\(2, 5, 7, 4\)"),
@@ -183,8 +181,9 @@ W = torch.zeros(3, 5, 1, 1)
         ([Row(X0, (Path(torch.zeros(2, 4, 8, 4), None),))], ValueError, r"equal width, got \[3, 4\]"),
     ],
     ids=["no_rows", "empty_row", "integers", "dimensions", "dtypes", "devices", "weight_inputs",
-         "weight_outputs", "gamma", "half_statistics", "width", "batch", "height", "image_size",
-         "finer_path", "channels"],
+         "weight_outputs", "gamma", "half_statistics", "weight_list", "weight_dtype", "weight_device",
+         "weight_dimensions", "gamma_number", "beta_dtype", "beta_device", "mean_dtype", "var_device",
+         "width", "batch", "height", "image_size", "finer_path", "channels"],
 )  # fmt: skip
 def test_rejects(rows: list[Row], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +117,11 @@ def test_errors_are_those_of_the_layers_or_smaller(
             assert error <= min(max(allowed, 4 * floor), ceiling), (kind, i, tuple(t.shape), error, allowed)
             if kind != "statistics":
                 assert a.dtype == b.dtype
+
+
+def test_an_empty_batch_gives_zeros(tmp_path: Path) -> None:
+    rows = exchange_rows((16, 32), (8, 4), batch=0)
+    outputs, gradients, statistics = run_interpreted(SCRIPT, {"": as_places(rows)}, tmp_path)[""]
+    assert [y.shape for y in outputs] == [(0, 16, 8, 4), (0, 32, 4, 2)]
+    assert len(gradients) > 0
+    assert not any(value.any() for value in (*gradients, *(v for pair in statistics for v in pair)))

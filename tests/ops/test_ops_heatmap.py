@@ -98,31 +98,46 @@ def test_cuda_matches_reference(golden_functions, dtype, unbiased):
 
 @pytest.mark.gpu
 @needs_gpu
-def test_cuda_graph_replay():
+def test_cuda_graph_replay_on_a_side_stream_with_changed_inputs():
     joints, visible = sample("cuda")
-    gaussian_heatmaps(joints, visible, **SIZES)  # compiles the kernel, which must not happen in capture
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        gaussian_heatmaps(joints, visible, **SIZES)  # compiles the kernel, which must not happen in capture
+    torch.cuda.current_stream().wait_stream(side)
+    with torch.cuda.graph(graph, stream=side):
         got = gaussian_heatmaps(joints, visible, **SIZES)
-    fresh, visible_now = sample("cuda")
-    joints.copy_(fresh)
-    visible.copy_(visible_now)
-    graph.replay()
-    assert_matches(got, reference.gaussian_heatmaps(fresh.cpu(), visible_now.cpu(), **SIZES))
+    for _ in range(2):
+        fresh, visible_now = sample()
+        with torch.cuda.stream(side):
+            joints.copy_(fresh)
+            visible.copy_(visible_now)
+            graph.replay()
+        side.synchronize()
+        assert_matches(got, reference.gaussian_heatmaps(fresh, visible_now, **SIZES))
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"joints": torch.zeros(2, 3, 2, requires_grad=True)}, "joints: requires grad"),
-        ({"joints": torch.zeros(2, 3)}, r"joints: expected \(B, K, 2\)"),
-        ({"visible": torch.zeros(2, 4)}, r"visible: expected \(2, 3\)"),
-        ({"visible": torch.zeros(2, 3, device="meta")}, "visible: expected a tensor on cpu"),
-        ({"sigma": -1.0}, "sigma: expected a positive number"),
+        ({"joints": torch.zeros(2, 3, 2, requires_grad=True)}, ValueError, "joints: requires grad"),
+        ({"joints": torch.zeros(2, 3)}, ValueError, r"joints: expected \(B, K, 2\)"),
+        ({"visible": torch.zeros(2, 4)}, ValueError, r"visible: expected \(2, 3\)"),
+        ({"visible": torch.zeros(2, 3, device="meta")}, ValueError, "visible: expected a tensor on cpu"),
+        ({"sigma": -1.0}, ValueError, "sigma: expected a positive number"),
+        ({"joints": [[0.0, 0.0]]}, TypeError, "joints: expected a torch.Tensor, got list"),
+        ({"visible": [[1.0]]}, TypeError, "visible: expected a torch.Tensor, got list"),
+        ({"heatmap_size": 12}, TypeError, r"heatmap_size: expected \(width, height\), got int"),
+        ({"heatmap_size": "12"}, TypeError, r"heatmap_size: expected \(width, height\), got str"),
+        ({"input_size": (48.0, 64)}, TypeError, r"input_size: expected two integers .*\(48.0, 64\)"),
+        ({"input_size": (True, 64)}, TypeError, r"input_size: expected two integers .*\(True, 64\)"),
+        ({"sigma": "2"}, TypeError, "sigma: expected a number of heatmap cells, got '2'"),
+        ({"sigma": True}, TypeError, "sigma: expected a number of heatmap cells, got True"),
     ],
-    ids=["grad", "joints", "visible", "device", "sigma"],
-)
-def test_rejects(change, message):
+    ids=["grad", "joints", "visible", "device", "sigma", "joints-list", "visible-list", "size-int",
+         "size-str", "size-float", "size-bool", "sigma-str", "sigma-bool"],
+)  # fmt: skip
+def test_rejects(change, error, message):
     arguments = {"joints": torch.zeros(2, 3, 2), "visible": torch.ones(2, 3), **SIZES, **change}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         gaussian_heatmaps(**arguments)

@@ -287,10 +287,19 @@ def test_cuda_graph_replay(topk):
         ({"sigma": 0.0}, ValueError, "sigma: expected a positive number"),
         ({"topk": 0}, ValueError, "topk: expected 1 to 3 joints, got 0"),
         ({"topk": 4}, ValueError, "topk: expected 1 to 3 joints, got 4"),
-        ({"topk": 1.5}, ValueError, "topk: expected 1 to 3 joints, got 1.5"),
+        ({"topk": 1.5}, TypeError, "topk: expected an integer or None, got 1.5"),
+        ({"topk": True}, TypeError, "topk: expected an integer or None, got True"),
+        ({"joints": [[0.0, 0.0]]}, TypeError, "joints: expected a torch.Tensor, got list"),
+        ({"weight": [[1.0]]}, TypeError, "weight: expected a torch.Tensor, got list"),
+        ({"input_size": (4.0, 4)}, TypeError, r"input_size: expected two integers .*\(4.0, 4\)"),
+        ({"input_size": 4}, TypeError, r"input_size: expected \(width, height\), got int"),
+        ({"sigma": "2"}, TypeError, "sigma: expected a number of heatmap cells, got '2'"),
+        ({"sigma": True}, TypeError, "sigma: expected a number of heatmap cells, got True"),
     ],
     ids=["type", "no-stack", "dims", "no-pixels", "dtype", "stacks", "joints", "joints-dtype", "joints-grad",
-         "weight-grad", "weight", "device", "input_size", "sigma", "topk-0", "topk-4", "topk-1.5"],
+         "weight-grad", "weight", "device", "input_size", "sigma", "topk-0", "topk-4", "topk-1.5",
+         "topk-bool", "joints-list", "weight-list", "input_size-float", "input_size-int", "sigma-str",
+         "sigma-bool"],
 )  # fmt: skip
 def test_rejects(change, error, message):
     arguments = {"pred": torch.zeros(2, 3, 8, 6), "joints": torch.zeros(2, 3, 2), "weight": torch.ones(2, 3)}
