@@ -60,7 +60,8 @@ class StepGraph:
         self._shapes: dict[Any, _Shape] = {}
         self._pool: Any = None
         if self.reason and not quiet:
-            logger.info("the training step runs without a CUDA graph: %s", self.reason)
+            level = logging.DEBUG if device.type == "cpu" else logging.INFO  # nobody expects one on a CPU
+            logger.log(level, "the training step runs without a CUDA graph: %s", self.reason)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """batch: names -> tensors on any device; copied asynchronously from pinned host memory."""
