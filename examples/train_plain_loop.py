@@ -38,7 +38,10 @@ def main(arguments=None):
     model.reset_parameters("kaiming")
     model = model.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=options.steps)
+    # Without cycle_momentum: betas that change every step cannot be held in a graph, a rate can.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-3, total_steps=options.steps, cycle_momentum=False
+    )
 
     def loss_fn(heatmaps, joints, weight):
         return heatmap_loss(heatmaps, joints, weight, input_size=size)
@@ -52,7 +55,7 @@ def main(arguments=None):
         schedule.step()
     losses = torch.stack(losses).tolist()
     print(f"loss {losses[0]:.6f} -> {losses[-1]:.6f}, {step.skipped} steps skipped")
-    print("one CUDA graph" if not step.reason else f"no CUDA graph: {step.reason}")
+    print(f"no CUDA graph: {step.reason}" if step.reason else "on a CUDA graph after the first steps")
     return losses
 
 

@@ -72,6 +72,7 @@ def train(config: Any, folder: Path, world: Any = None) -> Any:
 
 
 def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
+    from fastpose.errors import OutputError
     from fastpose.infer.table import metric_table
     from fastpose.train.curves import plot_curves
 
@@ -87,8 +88,13 @@ def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
         done = trainer.progress
         print(f"resumed after {done.epoch} epochs and {done.batch} steps")
     evaluation = trainer.fit()
-    plot_curves(folder / "results.csv", folder / "curves.png")
     if evaluation is not None:
         print(metric_table(evaluation.metrics, title=f"{folder.name}: {len(trainer.val_persons)} persons"))
+    try:
+        plot_curves(folder / "results.csv", folder / "curves.png")
+    except OutputError as error:
+        if config.train.on_save_error == "stop":
+            raise
+        print(f"warning: {error}")
     print(f"done: {folder}/best.safetensors, last.safetensors, results.csv, curves.png")
     return evaluation

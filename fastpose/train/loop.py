@@ -102,10 +102,9 @@ class Trainer:
                 log = RunLog(self.folder, tensorboard=config.run.tensorboard, start_epoch=start)
             stack.callback(log.close)
             while progress.epoch < config.train.epochs:
-                started, first = time.perf_counter(), progress.batch
-                row = self._epoch(log)
+                started = time.perf_counter()
+                row, samples = self._epoch(log)
                 seconds = time.perf_counter() - started
-                samples = (self.steps_per_epoch - first) * self.plan.total
                 if samples:  # not an epoch resumed at its very end
                     row |= {"seconds": round(seconds, 2), "images_per_second": round(samples / seconds, 1)}
                 last = progress.epoch + 1 == config.train.epochs
@@ -114,10 +113,12 @@ class Trainer:
                 self._finish_epoch(log, row, evaluation)
         return evaluation
 
-    def _epoch(self, log: RunLog | SilentLog) -> dict[str, Any]:
+    def _epoch(self, log: RunLog | SilentLog) -> tuple[dict[str, Any], float]:
+        """The row of the results, and how many samples were trained on since the start or the resume."""
         config, progress = self.config, self.progress
         self.feed.unusable = 0
         skipped = self.step.bad_steps.total
+        before = progress.sums[1] if progress.sums else 0.0
         self.model.train()
         saved = progress.sums if self.world.is_main else []  # they are those of all processes
         self.step.sums.copy_(torch.tensor(saved or [0.0] * len(SUMS), dtype=torch.float64))
@@ -128,19 +129,22 @@ class Trainer:
                 progress.batch += 1
                 advance(1)
                 self.states.check()
-                if config.train.save_steps and progress.batch % config.train.save_steps == 0:
+                at_end = progress.batch == self.steps_per_epoch  # where a state is saved anyway
+                every = config.train.save_steps
+                if every and progress.batch % every == 0 and not at_end:
                     self._save_within()
         loss, samples, correct, joints = self._meet()
         skipped = self.step.bad_steps.total - skipped
         if not samples:
             _refuse_empty(skipped)
-        return {
+        row = {
             "epoch": progress.epoch + 1,
             "lr": self._rate(-1),
             "loss": loss / samples,
             "accuracy": correct / max(joints, 1.0),
             "skipped": skipped,
         }
+        return row, samples - before
 
     def _save_within(self) -> None:
         """A state in the middle of an epoch."""

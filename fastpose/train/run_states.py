@@ -80,8 +80,11 @@ class RunStates:
         """A training state; with `note` also the weights as last.safetensors, and best.safetensors if so."""
         world = self.world
         self.random.collect(lambda row: world.gather_rows(row, [1] * world.size))
-        if not world.is_main:
-            return
+        if world.is_main:
+            self._write(progress, note, best)
+        world.sum([0.0])  # the others wait here, an hour if it must be, and not at a barrier of seconds
+
+    def _write(self, progress: Progress, note: dict[str, Any] | None, best: bool) -> None:
         named = [] if note is None else ["best", "last"] if best else ["last"]
         average = "ema" if self.extra else None
         files = [WeightsFile(self.folder / name, note or {}, of=average) for name in named]

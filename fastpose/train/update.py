@@ -23,7 +23,7 @@ class Update:
 
     Args:
         model: whose parameters get gradients and whose buffers are guarded.
-        optimizer: over parameters of `model`.
+        optimizer: over parameters of `model`, and of a loss that has some.
         clip_grad: largest norm of the gradient, 0 for none.
         scaler: scales the loss, for float16.
         ema: average to update after each step.
@@ -40,7 +40,7 @@ class Update:
     ) -> None:
         self.optimizer, self.clip_grad, self.scaler, self.ema = optimizer, clip_grad, scaler, ema
         self.skipped = torch.zeros((), device=optimizer.device)
-        self._parameters = list(model.parameters())
+        self._model = model
         self._buffers = KeptBuffers(model)
 
     def before(self) -> None:
@@ -51,7 +51,8 @@ class Update:
 
     def backward(self, loss: Tensor) -> Tensor:
         """loss: scalar with a graph; fresh gradients in `.grad`. Returns the loss without its graph."""
-        for parameter in self._parameters:
+        groups = self.optimizer.optimizer.param_groups
+        for parameter in (*self._model.parameters(), *(p for group in groups for p in group["params"])):
             parameter.grad = None
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()

@@ -143,3 +143,15 @@ def test_arguments_that_cannot_be_are_named():
         ValueError, match=r"loss_fn: expected it to return a scalar tensor, got shape \(4, 2, 6, 6\)"
     ):
         step(images, targets)
+
+
+def test_parameters_of_the_loss_get_fresh_gradients_too() -> None:
+    """A loss with a parameter of its own, such as a learned weight, that the optimiser holds as well."""
+    torch.manual_seed(0)
+    model, weight = torch.nn.Linear(3, 2), torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.AdamW([*model.parameters(), weight], lr=1e-3)
+    step = fastpose.graph_step(model, lambda y, t: (y - t).square().mean() + 3 * weight, optimizer)
+    for _ in range(3):
+        step(torch.randn(4, 3), torch.randn(4, 2))
+        assert weight.grad is not None
+        assert weight.grad.item() == 3.0
