@@ -140,9 +140,9 @@ def in_order(rows: list[Row]) -> list[Row]:
 
 
 def all_rows() -> dict[str, Row]:
-    """Every row that the files bench_*.py declare, id -> row; imports them."""
+    """Every row that the files bench_*.py declare, id -> row, whatever was imported before; imports them."""
     package = importlib.import_module("bench")
     for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
         if module.startswith("bench_"):
             importlib.import_module(f"bench.{module}")
-    return dict(_all)
+    return dict(sorted(_all.items(), key=lambda item: item[0].partition("/")[0]))
