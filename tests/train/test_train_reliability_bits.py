@@ -39,14 +39,15 @@ def places(folder):
 
 
 def steps_per_epoch(folder):
-    return sum(epoch == 0 for epoch, _ in places(folder))
+    """From the states of the first epoch: one after each step but the last, where the epoch's own is."""
+    return sum(epoch == 0 for epoch, _ in places(folder)) + 1
 
 
 def test_the_run_has_what_a_resume_must_bring_back(whole):
     found = tiny_run.outcome(whole)
     progress, steps = found["progress"], steps_per_epoch(whole)
     assert steps >= 3
-    assert len(places(whole)) == 6 * (steps + 1)
+    assert len(places(whole)) == 6 * steps
     assert [row["epoch"] for row in progress["history"]] == [1, 2, 3, 4, 5, 6]
     assert len({row["lr"] for row in progress["history"]}) >= 3
     assert len({row["loss"] for row in progress["history"]}) == 6
@@ -59,8 +60,8 @@ def test_the_run_has_what_a_resume_must_bring_back(whole):
 @pytest.mark.parametrize(("at", "workers"), [("after-3-epochs", 0), ("mid-epoch", 2), ("last-step", 0)])
 def test_resume_changes_no_bit(whole, tmp_path, at, workers):
     steps = steps_per_epoch(whole)
-    after_three = 3 * (steps + 1) - 1
-    place = places(whole)[after_three + {"after-3-epochs": 0, "mid-epoch": 1, "last-step": steps}[at]]
+    after_three = 3 * steps - 1
+    place = places(whole)[after_three + {"after-3-epochs": 0, "mid-epoch": 1, "last-step": steps - 1}[at]]
     assert (place[1] == 0) == (at == "after-3-epochs")
     tiny_run.cut_back(whole, tmp_path, place)
     folder = tiny_run.run(tmp_path, f"data.workers={workers}")
