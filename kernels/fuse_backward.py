@@ -15,10 +15,7 @@ from fastpose.kernels.common import (
     rounded,
 )
 from fastpose.kernels.configs import PassConfig, row_backward_config
-from fastpose.kernels.fuse_gradients import launch_image_gradients, launch_input_gradient
 from torch import Tensor
-
-__all__ = ["launch_backward_row", "launch_image_gradients", "launch_input_gradient"]
 
 PROGRAMS = 512  # of the pass at most: about four for each SM, all at once, and few sums to add
 SUM_PARTS = 256  # read at once when they are added

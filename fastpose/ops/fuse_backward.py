@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fastpose.ops import fuse_steps as steps
-from fastpose.ops.fuse_plan import FusePath, FusePlan, vector_dtype
+from fastpose.ops.fuse_plan import FusePath, FusePlan
+from fastpose.reference.fuse import vector_dtype
 
 
 class FuseSaved(NamedTuple):

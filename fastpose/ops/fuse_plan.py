@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastpose.reference.fuse import Row
+from fastpose.reference.fuse import Row, vector_dtype
 
 
 class FusePath(NamedTuple):
@@ -87,10 +87,6 @@ def take_apart(plan: FusePlan, tensors: Sequence[Tensor]) -> FuseInputs:
     dtype = vector_dtype(sources[0])
     gammas, betas = ([v.to(dtype) for v in part] for part in (gammas, betas))
     return FuseInputs(sources, _cast_all(weights, sources[0].dtype), gammas, betas, list(tensors[start:]))
-
-
-def vector_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _cast_all(weights: list[Tensor], dtype: torch.dtype) -> list[Tensor]:

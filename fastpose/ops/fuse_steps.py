@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastpose.ops._triton import interpreting
 from fastpose.reference import fuse_steps as reference
+from fastpose.reference.fuse import vector_dtype
 
 _KERNELS = {
     "input_moments": "moments",
@@ -65,8 +66,7 @@ def _image(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def _vectors(like: Tensor, *shape: int) -> Tensor:
-    dtype = torch.promote_types(like.dtype, torch.float32)
-    return torch.empty(shape, dtype=dtype, device=like.device)
+    return torch.empty(shape, dtype=vector_dtype(like), device=like.device)
 
 
 def _forward_row_fake(

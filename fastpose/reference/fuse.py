@@ -66,7 +66,7 @@ def _fuse_row(row: Row, eps: float) -> tuple[Tensor, list[Statistics | None]]:
     height = max(x.shape[2] for x in ([] if total is None else [total]) + [path.x for path in row.paths])
     for path in row.paths:
         z = path.x if path.weight is None else _convolve(path.x, path.weight)
-        gamma, beta, mean, var = (None if v is None else v.to(_vector_dtype(z)) for v in path[2:])
+        gamma, beta, mean, var = (None if v is None else v.to(vector_dtype(z)) for v in path[2:])
         statistics.append(_statistics(z.detach()) if mean is None else None)
         z = F.batch_norm(z, mean, var, gamma, beta, training=mean is None, eps=eps)
         if z.shape[2] != height:
@@ -80,9 +80,10 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _statistics(z: Tensor) -> Statistics:
-    var, mean = torch.var_mean(z.to(_vector_dtype(z)), (0, 2, 3), correction=0)
+    var, mean = torch.var_mean(z.to(vector_dtype(z)), (0, 2, 3), correction=0)
     return Statistics(mean, var, z.numel() // z.shape[1])
 
 
-def _vector_dtype(z: Tensor) -> torch.dtype:
+def vector_dtype(z: Tensor) -> torch.dtype:
+    """Of what is computed per channel for such an image: float32, or float64."""
     return torch.promote_types(z.dtype, torch.float32)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastpose.reference.fuse import vector_dtype
+
 
 def input_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (C,) and biased covariance (C, C) of the pixels of `x`."""
@@ -50,7 +52,7 @@ def forward_row(
     `weights` (C, inputs) belong to `xs`; gammas, betas, means and variances first to `xs`, then to `images`.
     """
     like = identity if identity is not None else (*xs, *images)[0]
-    dtype = _compute_dtype(like)
+    dtype = vector_dtype(like)
     total = torch.zeros((), dtype=dtype) if identity is None else identity.to(dtype)
     addends = [
         torch.einsum("oi,bihw->bohw", w.to(dtype), x.to(dtype)) for x, w in zip(xs, weights, strict=True)
@@ -81,7 +83,7 @@ def backward_row(
         dgammas: (images, C), the sums of `masked` times the normalised image.
     """
     masked = torch.where(output > 0, grad, 0)
-    wide = masked.to(_compute_dtype(masked))
+    wide = masked.to(vector_dtype(masked))
     pooled = [(F.avg_pool2d(wide, 2**level) * 4**level).to(grad.dtype) for level in levels]
     dgammas = wide.new_zeros(len(images), grad.shape[1])
     for row, (image, mean, var) in enumerate(zip(images, means, variances, strict=True)):
@@ -168,7 +170,7 @@ def input_gradient(
 
     `masked` is that of the row whose identity `x` is, or None.
     """
-    dtype = _compute_dtype(x)
+    dtype = vector_dtype(x)
     total = -torch.einsum("io,bihw->bohw", matrix.to(dtype), x.to(dtype)) - offset[:, None, None]
     for p, weight in zip(pooled, scaled, strict=True):
         total = total + torch.einsum("oi,bohw->bihw", weight.to(dtype), p.to(dtype))
@@ -188,7 +190,7 @@ def image_gradients(
 ) -> list[Tensor]:
     """Gradients of the images that only pass a BatchNorm; arguments as in `weight_gradients`."""
     out = []
-    wide = masked.to(_compute_dtype(masked))
+    wide = masked.to(vector_dtype(masked))
     paths = zip(images, gammas, means, variances, dbetas, dgammas, totals, strict=True)
     for image, gamma, mean, var, dbeta, dgamma, total in paths:
         r = torch.rsqrt(var.to(wide.dtype) + eps)
@@ -199,17 +201,13 @@ def image_gradients(
     return out
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _reciprocal(total: int) -> float:
     return 1.0 / total if total else 0.0
 
 
 def _pixels(x: Tensor) -> Tensor:
     """(B, C, H, W) as (B H W, C) in the dtype of the computation."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).to(_compute_dtype(x))
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).to(vector_dtype(x))
 
 
 def _upsample(z: Tensor, factor: int) -> Tensor:

@@ -52,14 +52,17 @@ def flat(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else []
 
 
-def check_against_reference(got: Any, case: Case) -> None:
-    """`got` has the shapes and dtypes of the reference, and its float64 values but for rounding."""
+def check_against_reference(got: Any, case: Case, row: str = "fuse_forward") -> None:
+    """`got` has the shapes and dtypes of the reference, and its float64 values but for rounding.
+
+    `row` names the tolerances.
+    """
     step, arguments = case
     shaped = flat(getattr(reference, step)(*arguments))
     exact = flat(getattr(reference, step)(*mapped(arguments, Tensor.double)))
     assert [(x.shape, x.dtype) for x in flat(got)] == [(x.shape, x.dtype) for x in shaped]
     for ours, theirs in zip(flat(got), exact, strict=True):
-        _, limit = TOLERANCES["fuse_forward", str(ours.dtype).removeprefix("torch.")]
+        _, limit = TOLERANCES[row, str(ours.dtype).removeprefix("torch.")]
         error = torch.linalg.vector_norm(ours.double().cpu() - theirs)
         assert error <= limit * torch.linalg.vector_norm(theirs)  # false for NaN as well
 

@@ -8,10 +8,21 @@ import torch
 from interpreter import run_interpreted
 from launches import recorded
 from resources import CAPABILITIES, Resources, compile_many
-from tolerances import TOLERANCES
+from step_cases import (
+    BF16,
+    EPS,
+    F16,
+    F32,
+    SHARED,
+    WIDTHS,
+    Case,
+    check_against_reference,
+    flat,
+    image,
+    mapped,
+    replays,
+)  # fmt: skip
 from torch import Tensor
-
-from fastpose.reference import fuse_steps as reference
 
 triton = pytest.importorskip("triton")
 
@@ -27,22 +38,11 @@ for name, (step, arguments) in inputs.items():
     fuse_backward.PROGRAMS, fuse_backward.SUM_PARTS = (5, 2) if few else sizes
     outputs[name] = launchers["launch_" + step](*arguments)
 """
-EPS = 1e-5
-SHARED = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # the cards of sm_86 and sm_89 have 99 KB
-WIDTHS = {"w18": (18, 36, 72, 144), "w32": (32, 64, 128, 256), "w48": (48, 96, 192, 384)}
-F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
-Case = tuple[str, tuple[Any, ...]]
 
 
 def launch(step: str, arguments: tuple[Any, ...]) -> Any:
     launchers = vars(fuse_backward) | vars(fuse_gradients) | vars(fuse_weights)
     return launchers[f"launch_{step}"](*arguments)
-
-
-def image(shape: Sequence[int], dtype: torch.dtype, channels_last: bool = True) -> Tensor:
-    """Values around one half, so that sums with and without a centre differ."""
-    x = (torch.randn(tuple(shape)) + 0.5).to(dtype)
-    return x.contiguous(memory_format=torch.channels_last) if channels_last else x
 
 
 def vectors(count: int, channels: int) -> list[Tensor]:
@@ -184,34 +184,9 @@ def interpreted(cases, tmp_path_factory):
     return run_interpreted(SCRIPT, cases, tmp_path_factory.mktemp("fuse_backward"))
 
 
-def reached(got: Any, step: str, arguments: tuple[Any, ...]) -> None:
-    """`got` has the shapes and dtypes of the reference, and its float64 values but for one rounding."""
-    shaped = flat(getattr(reference, step)(*arguments))
-    exact = flat(getattr(reference, step)(*mapped(arguments, Tensor.double)))
-    assert [(x.shape, x.dtype) for x in flat(got)] == [(x.shape, x.dtype) for x in shaped]
-    for ours, theirs in zip(flat(got), exact, strict=True):
-        _, limit = TOLERANCES["fuse_backward", str(ours.dtype).removeprefix("torch.")]
-        error = torch.linalg.vector_norm(ours.double().cpu() - theirs)
-        assert error <= limit * torch.linalg.vector_norm(theirs)  # false for NaN as well
-
-
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, list | tuple):
-        return type(value)(mapped(entry, change) for entry in value)
-    return change(value) if isinstance(value, Tensor) else value
-
-
-def flat(value: Any) -> list[Tensor]:
-    """All tensors in nested lists and tuples."""
-    if isinstance(value, list | tuple):
-        return [tensor for entry in value for tensor in flat(entry)]
-    return [value] if isinstance(value, Tensor) else []
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_matches_reference(cases, interpreted, name):
-    step, arguments = cases[name]
-    reached(interpreted[name], step, arguments)
+    check_against_reference(interpreted[name], cases[name], "fuse_backward")
 
 
 @pytest.mark.parametrize("name", ["row-w48-0", "input-w48-3", "image-w18-3"])
@@ -322,7 +297,7 @@ ON_GPU = ["row-w48-0", "row-w18-1", "row-w48-3-nchw", "row-gap", "input-w48-3", 
 @pytest.mark.parametrize("name", CASES)
 def test_cuda_matches_reference(cases, name):
     step, arguments = cases[name]
-    reached(launch(step, mapped(arguments, Tensor.cuda)), step, arguments)
+    check_against_reference(launch(step, mapped(arguments, Tensor.cuda)), cases[name], "fuse_backward")
 
 
 @pytest.mark.gpu
@@ -330,19 +305,4 @@ def test_cuda_matches_reference(cases, name):
 @pytest.mark.parametrize("name", ON_GPU)
 def test_cuda_graph_replays_with_other_inputs_bit_for_bit(cases, name):
     step, arguments = cases[name]
-    static = mapped(arguments, Tensor.cuda)
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        launch(step, static)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        got = launch(step, static)
-    for tensor in flat(static):
-        tensor.copy_(tensor.flip(0))
-    expected = launch(step, static)
-    torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
-        graph.replay()
-    torch.cuda.synchronize()
-    assert all(torch.equal(a, b) for a, b in zip(flat(got), flat(expected), strict=True))
+    assert replays(lambda *static: launch(step, static), arguments)
