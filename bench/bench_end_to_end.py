@@ -42,9 +42,10 @@ from fastpose.data.figures import write_figures
 from fastpose.device import autocast_dtype
 from fastpose.infer.forward import ForwardOptions, predict_batches
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.loading import auto_workers
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
-from fastpose.train.validate import auto_workers
 
 PIXELS = 0.05  # between keypoints of two float32 networks whose heatmaps have the same peaks
 SAME_PEAKS = 0.98
@@ -115,7 +116,9 @@ class Training:
         config = TrainConfig(lr=RATE)
         optimizer = build_optimizer(model, config, device)
         dtype = autocast_dtype(amp, device)
-        self.step = TrainStep(model, optimizer, config, sigma=SIGMA, dtype=dtype, device=device)
+        self.step = TrainStep(
+            model, optimizer, config, objective=HeatmapObjective(sigma=SIGMA), dtype=dtype, device=device
+        )
 
     def __call__(self) -> torch.Tensor:
         self.feed.sampler.set_epoch(self.epoch)

@@ -18,8 +18,9 @@ from fastpose.nn.normalize import normalize_crops
 from fastpose.nn.streams import Mode, use_branch_streams
 from fastpose.ops import heatmap_loss
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 JOINTS, RATE = 17, 1e-4
 rows = Rows("step_overhead")
@@ -58,7 +59,8 @@ class Engine(Loop):
         super().__init__(*args)
         self.streams = streams
         self.step = TrainStep(
-            self.model, self.optimizer, TrainConfig(lr=RATE), sigma=2.0, dtype=self.dtype, device=self.device,
+            self.model, self.optimizer, TrainConfig(lr=RATE), objective=HeatmapObjective(sigma=2.0),
+            dtype=self.dtype, device=self.device,
             graph=graph, max_bad_steps=0,
         )  # fmt: skip
 

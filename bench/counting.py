@@ -18,8 +18,9 @@ from bench.roofline import INFERENCE, TRAINING, trace, work
 from fastpose.backend import use_backend
 from fastpose.models import create_model
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 MODELS = ("hrnet_w18_small", "hrnet_w32", "hrnet_w48")
 COMPILED = MODELS[0]
@@ -113,7 +114,9 @@ def count_step(model: str, path: str) -> Figures:
     with _on(path), FakeTensorMode():
         _take_data(network)
         optimizer = build_optimizer(network, config, device)
-        step = TrainStep(network, optimizer, config, sigma=2.0, dtype=None, device=device)
+        step = TrainStep(
+            network, optimizer, config, objective=HeatmapObjective(sigma=2.0), dtype=None, device=device
+        )
         batch = {
             "crop": torch.empty(BATCH, SIZE[1], SIZE[0], 3, dtype=torch.uint8),
             "joints": torch.empty(BATCH, JOINTS, 2),

@@ -15,9 +15,10 @@ from fastpose.ops import heatmap_loss
 from fastpose.reference.heatmap import gaussian_heatmaps
 from fastpose.reference.loss import heatmap_loss as reference_loss
 from fastpose.train.config import TrainConfig
-from fastpose.train.graph import WARMUP
+from fastpose.train.engine.graph import WARMUP
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 SIGMA = 2.0
 RATE = 1e-4  # small: hundreds of steps on random images must stay finite
@@ -112,7 +113,13 @@ class Train:
         dtype = torch.bfloat16 if way.precision == "autocast" else None
         self.optimizer = build_optimizer(self.module, config, device)
         self.step = TrainStep(
-            self.module, self.optimizer, config, sigma=SIGMA, dtype=dtype, device=device, graph=way.graph
+            self.module,
+            self.optimizer,
+            config,
+            objective=HeatmapObjective(sigma=SIGMA),
+            dtype=dtype,
+            device=device,
+            graph=way.graph,
         )
         self._start = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
 

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fastpose.backend import backend_status, set_backend, use_backend
-    from fastpose.train.graph_step import GraphStep as graph_step
+    from fastpose.train.engine.graph_step import GraphStep as graph_step
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "backend_status", "graph_step", "set_backend", "use_backend"]
 
 _PLACES = {
     "backend_status": ("fastpose.backend", "backend_status"),
-    "graph_step": ("fastpose.train.graph_step", "GraphStep"),
+    "graph_step": ("fastpose.train.engine.graph_step", "GraphStep"),
     "set_backend": ("fastpose.backend", "set_backend"),
     "use_backend": ("fastpose.backend", "use_backend"),
 }

@@ -10,10 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(title: str, total: int, console: Console | None = None) -> Iterator[Callable[[int], None]]:
-    """Yields `advance(count)`; the bar goes away at the end."""
+def progress_bar(title: str, total: int, console: Console | None = None) -> Iterator[Callable[..., None]]:
+    """Yields `advance(count, note="")`, whose note is shown behind the bar; the bar goes away at the end."""
     console = console or Console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.advance(task, count)
+        task = progress.add_task(title, total=total, note="")
+
+        def advance(count: int, note: str = "") -> None:
+            progress.update(task, advance=count, note=note)
+
+        yield advance

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
     from fastpose.cli.train import train
     from fastpose.infer.predictor import Predictor
     from fastpose.train.config_io import load_config
-    from fastpose.train.datasets import val_table
     from fastpose.train.pictures import save_pictures
+    from fastpose.train.tasks.pose_data import val_table
 
     started = time.perf_counter()
     config = load_config("samples/figures", args.settings)

@@ -96,7 +96,7 @@ def _network(args: argparse.Namespace) -> Any:
     from fastpose.errors import CheckpointError
     from fastpose.keypoints import COCO_17, MPII_16
     from fastpose.train.config_io import load_config
-    from fastpose.train.datasets import build_model
+    from fastpose.train.tasks.pose_data import build_model
 
     weights = args.weights / "best.safetensors" if args.weights.is_dir() else args.weights
     if not weights.is_file():

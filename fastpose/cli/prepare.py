@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     from fastpose.data.encode import Encoding
     from fastpose.data.prepare import prepare_crops
     from fastpose.progress import progress_bar
-    from fastpose.train.datasets import aspect_ratio, train_table
+    from fastpose.train.tasks.pose_data import aspect_ratio, train_table
 
     config, _ = config_or_run(args.config, args.settings)
     table = train_table(config)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     config, folder = config_or_run(args.config, args.settings)
     if folder is not None and not args.resume:
         raise ConfigError(f"{folder} is a run folder: add --resume to go on with it, or name a configuration")
-    from fastpose.train.distributed import start_world
+    from fastpose.train.parallel.distributed import start_world
 
     with start_world(config.run.device, patience=config.run.patience) as world:
         if folder is None:
@@ -76,20 +76,20 @@ def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
     from fastpose.infer.table import metric_table
     from fastpose.train.curves import plot_curves
 
-    persons = trainer.train_persons
+    task, table = trainer.task, trainer.train_table
     print(
-        f"training {config.model.name} on {len(persons)} persons in {len(persons.file_names)} pictures, "
+        f"training {config.model.name} on {task.describe(table)}, "
         f"{trainer.steps_per_epoch} steps an epoch, on {trainer.world.size} x {trainer.device.type}; "
         f"run folder {folder}"
     )
-    for reason, count in sorted((+persons.skipped).items()):
+    for reason, count in sorted((+table.skipped).items()):
         print(f"  left out: {count} x {reason}")
     if trainer.resumed:
         done = trainer.progress
         print(f"resumed after {done.epoch} epochs and {done.batch} steps")
     evaluation = trainer.fit()
     if evaluation is not None:
-        print(metric_table(evaluation.metrics, title=f"{folder.name}: {len(trainer.val_persons)} persons"))
+        print(metric_table(evaluation.metrics, title=f"{folder.name}: {task.describe(trainer.val_table)}"))
     try:
         plot_curves(folder / "results.csv", folder / "curves.png")
     except OutputError as error:

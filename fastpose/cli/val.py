@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastpose.cli._common import config_or_run, new_verb
-
-if TYPE_CHECKING:
-    from fastpose.train.config import Config
 
 EPILOG = """\
 examples:
@@ -38,35 +35,25 @@ def run(args: argparse.Namespace) -> None:
     from fastpose.infer.results import write_results
     from fastpose.infer.table import metric_table
     from fastpose.progress import progress_bar
-    from fastpose.train.datasets import build_model, val_table
-    from fastpose.train.distributed import start_world
-    from fastpose.train.validate import rows_of, validate
+    from fastpose.train.parallel.distributed import start_world
+    from fastpose.train.tasks import task_for
 
     config, folder = config_or_run(args.config, args.settings)
     weights = args.weights or (folder / "best.safetensors" if folder else config.model.weights)
     if weights is None:
         raise ConfigError(f"{args.config} is not a run folder: name the checkpoint with --weights FILE")
     with start_world(config.run.device, patience=config.run.patience) as world:
-        table = val_table(config)
-        model = build_model(config, table.keypoints, weights).to(world.device)
-        rows = rows_of(config, len(table), world)
-        with progress_bar("evaluating", len(rows)) if world.is_main else nullcontext() as advance:
+        task = task_for(config)
+        table = task.val_table()
+        model = task.build_model(table, weights).to(world.device)
+        rows = task.rows(len(table), world)
+        with progress_bar("evaluating", rows) if world.is_main else nullcontext() as advance:
             told = advance or (lambda size: None)
-            evaluation, _ = validate(model, config, table, world.device, told, world)
+            evaluation, _ = task.validate(model, table, world.device, told, world)
     if not world.is_main:
         return
-    print(
-        metric_table(evaluation.metrics, title=_title(config, weights, len(table), model.meta.channel_order))
-    )
+    title = f"{weights}\n{task.conditions(model, len(table))}"
+    print(metric_table(evaluation.metrics, title=title))
     if args.out:
         write_results(args.out, evaluation.results)
         print(f"results: {args.out}")
-
-
-def _title(config: Config, weights: Path | str, persons: int, channel_order: str) -> str:
-    """What the figures rest on: boxes, crops, precision, flip test and refinement."""
-    val, (width, height) = config.val, config.data.input_size
-    boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
-    flip = "with" if val.flip_test else "without"
-    crops = f"crops {width}x{height} {channel_order}"
-    return f"{weights}\n{persons} {boxes}, {crops}, amp {val.amp}, {flip} flip test, refine {val.refine}"

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fastpose.device import autocast
-from fastpose.nn.normalize import normalize_crops
+from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
 from fastpose.ops import decode_heatmaps
 
 
@@ -34,7 +34,8 @@ class Predictions:
 class ForwardOptions:
     """How a network is run: `flip_test` averages the mirrored picture's heatmaps in, shifted by one pixel
     unless `shift` is false (hrnet lib/core/function.py); `refine` and `blur_kernel` are those of
-    `decode_heatmaps`; `dtype` is that of autocast, None for float32."""
+    `decode_heatmaps`; `dtype` is that of autocast, None for float32;
+    `mean` and `std` are the network's."""
 
     device: torch.device
     flip_index: Sequence[int]
@@ -43,6 +44,8 @@ class ForwardOptions:
     refine: str = "quarter"
     blur_kernel: int = 11
     dtype: torch.dtype | None = None
+    mean: Triple = MEAN
+    std: Triple = STD
 
 
 @torch.inference_mode()
@@ -59,11 +62,11 @@ def forward_crops(
     and maps them back into the image, so that nothing but coordinates leaves the device.
     """
     device = options.device
-    inputs = normalize_crops(crops.to(device, non_blocking=True))
+    inputs = normalize_crops(crops.to(device, non_blocking=True), options.mean, options.std)
     if options.flip_test:
         inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
     with autocast(options.dtype, device):
-        heatmaps = model(inputs)
+        heatmaps = _heatmaps(model)(model(inputs))[-1]
     flipped = None
     if options.flip_test:
         heatmaps, flipped = heatmaps.chunk(2)
@@ -77,6 +80,11 @@ def forward_crops(
         refine=options.refine,
         blur_kernel=options.blur_kernel,
     )
+
+
+def _heatmaps(model: nn.Module) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    """How to read what a network gives; one that does not say gives its heatmaps."""
+    return getattr(model, "heatmaps", None) or (lambda output: [output])
 
 
 def predict_batches(

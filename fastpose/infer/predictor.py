@@ -62,6 +62,8 @@ class Predictor:
             refine=refine,
             blur_kernel=blur_kernel,
             dtype=autocast_dtype(amp, self.device),
+            mean=self.meta.mean,
+            std=self.meta.std,
         )
 
     def __call__(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastpose.errors import CheckpointError
-from fastpose.models.meta import ModelMeta
+from fastpose.models.meta import Meta
 from fastpose.models.safetensors_file import read_safetensors
 
 WRAPPERS = ("module.", "_orig_mod.", "backbone.")
@@ -27,7 +27,7 @@ class Checkpoint:
     """`tensors` under the official names; `meta` only where fastpose wrote the file."""
 
     tensors: dict[str, Tensor]
-    meta: ModelMeta | None = None
+    meta: Meta | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastpose.errors import ConfigError
 from fastpose.models.meta import ModelMeta, PoseModel, StrPath
 from fastpose.models.registry import register_model
+from fastpose.models.sizes import check_images, check_input_size
 from fastpose.models.weights import load_weights
 from fastpose.nn import BasicBlock, Bottleneck, Exchange, conv_bn, residual_layer
+from fastpose.nn.blocks import Activation, relu
+from fastpose.nn.init import reset_convolutions
 from fastpose.nn.streams import run_branches
 
 __all__ = ["HRNet", "HRNetConfig", "hrnet_w18_small", "hrnet_w32", "hrnet_w48"]
@@ -52,12 +54,12 @@ class HRModule(nn.Module):
 class Transition(nn.ModuleList):
     """Adds one branch at half the resolution of the last one; existing branches change only their width."""
 
-    def __init__(self, old: list[int], new: list[int]) -> None:
+    def __init__(self, old: list[int], new: list[int], activation: Activation = relu) -> None:
         kept = (
-            nn.Identity() if a == b else nn.Sequential(*conv_bn(a, b, 3), nn.ReLU(inplace=True))
+            nn.Identity() if a == b else nn.Sequential(*conv_bn(a, b, 3), activation())
             for a, b in zip(old, new, strict=False)
         )
-        down = nn.Sequential(*conv_bn(old[-1], new[-1], 3, 2), nn.ReLU(inplace=True))
+        down = nn.Sequential(*conv_bn(old[-1], new[-1], 3, 2), activation())
         super().__init__([*kept, nn.Sequential(down)])
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
@@ -101,21 +103,10 @@ class HRNet(PoseModel):
         'kaiming' is that of HRNet's classification networks, fan-out for ReLU, which learns faster from
         nothing; the last layer stays N(0, 0.001). Another name raises ConfigError.
         """
-        if init not in ("official", "kaiming"):
-            raise ConfigError(f"init must be 'official' or 'kaiming', got {init!r}")
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                if init == "kaiming" and module is not self.final_layer:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                else:
-                    nn.init.normal_(module.weight, std=0.001)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
+        reset_convolutions(self, init, last=self.final_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_input(x)
+        check_images("HRNet", x, STRIDE)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         branches = self.stage2(self.transition1([self.layer1(x)]))
@@ -132,24 +123,13 @@ def _stage(
     return nn.Sequential(*(HRModule(widths, config.blocks, n) for n in outputs))
 
 
-def _check_input(x: Tensor) -> None:
-    if x.ndim != 4 or x.shape[1] != 3:
-        raise ValueError(f"HRNet takes images (B, 3, H, W), got shape {tuple(x.shape)}")
-    height, width = x.shape[2:]
-    if height < STRIDE or width < STRIDE or height % STRIDE or width % STRIDE:
-        raise ValueError(
-            f"HRNet's input must be a multiple of {STRIDE} wide and high, got width {width}, height {height}"
-        )
-
-
 def _create(name: str, num_joints: int, weights: StrPath | None, options: dict[str, Any]) -> HRNet:
     meta = ModelMeta(name, num_joints).with_options(options)
     model = HRNet(CONFIGS[name], meta)
     if weights is not None:
         load_weights(model, weights)
         model.meta = model.meta.with_options(options)
-    if any(n % STRIDE for n in model.meta.input_size):
-        raise ConfigError(f"{name}: input_size must be multiples of {STRIDE}, got {model.meta.input_size}")
+    check_input_size(model.meta, STRIDE)
     return model
 
 

@@ -1,30 +1,85 @@
-"""What travels with a model's weights besides the numbers, and the base class that carries it."""
+"""What travels with a network's weights besides the numbers, and the base classes that carry it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
-from torch import nn
+from torch import Tensor, nn
 
+from fastpose.classes import ClassSet
 from fastpose.errors import ConfigError
 from fastpose.keypoints import KeypointSet
+from fastpose.nn.normalize import MEAN, STD
 
 StrPath = str | PathLike[str]
+Triple = tuple[float, float, float]
 
 CHANNEL_ORDERS = ("rgb", "bgr")
-OPTIONS = ("channel_order", "input_size", "keypoints")
+
+
+class Meta:
+    """How to feed a network. What networks of one task have in common; see `ModelMeta`, `SegmentationMeta`.
+
+    `task` is the kind of network, `outputs` how many joints or classes it predicts (the field `outputs_name`)
+    and `options` the fields that a factory takes as keyword options.
+    """
+
+    task: ClassVar[str]
+    options: ClassVar[tuple[str, ...]]
+    outputs_name: ClassVar[str]
+    model: str
+    input_size: tuple[int, int]
+    channel_order: str
+    mean: Triple
+    std: Triple
+
+    @property
+    def outputs(self) -> int:
+        return int(getattr(self, self.outputs_name))
+
+    @property
+    def counted(self) -> str:
+        """For messages, such as '17 joints'."""
+        return f"{self.outputs} {self.outputs_name.removeprefix('num_')}"
+
+    def with_options(self, options: dict[str, Any]) -> Self:
+        """A copy with the given keyword options of a model factory; those that are None change nothing."""
+        for name in options:
+            if name not in self.options:
+                raise ConfigError(f"{self.model}: unknown option {name!r}; known: {', '.join(self.options)}")
+        changes: Any = {name: value for name, value in options.items() if value is not None}
+        return replace(self, **changes)  # type: ignore[type-var]
+
+    def to_json(self) -> str:
+        return json.dumps({"task": self.task, **asdict(self)})  # type: ignore[call-overload]
+
+    def _check_feeding(self) -> None:
+        """Checks and completes the fields that all metas have."""
+        if not isinstance(self.model, str):
+            raise ConfigError(f"model must be a name, got {self.model!r}")
+        size = tuple(self.input_size) if isinstance(self.input_size, tuple | list) else ()
+        if len(size) != 2 or not all(_is_count(n) for n in size):
+            raise ConfigError(f"input_size must be (width, height) in pixels, got {self.input_size!r}")
+        object.__setattr__(self, "input_size", size)
+        if self.channel_order not in CHANNEL_ORDERS:
+            raise ConfigError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _triple(name, getattr(self, name)))
+        if not all(value > 0 for value in self.std):
+            raise ConfigError(f"std must be three numbers above 0, got {self.std!r}")
 
 
 @dataclass(frozen=True)
-class ModelMeta:
-    """How to feed a model and to read its output.
+class ModelMeta(Meta):
+    """How to feed a pose network and to read its output.
 
     `input_size` is (width, height) in pixels; `channel_order` is that of the pixels the weights were trained
-    on ('rgb' or 'bgr', always normalised with ImageNet's RGB mean and deviation); `keypoints` is None where
-    the weights do not say. Values that cannot be raise ConfigError.
+    on ('rgb' or 'bgr'); `mean` and `std` normalise pixel / 255 in the order of the channels as fed (the
+    official BGR weights were trained with ImageNet's RGB statistics); `keypoints` is None where the weights
+    do not say. Values that cannot be raise ConfigError.
     """
 
     model: str
@@ -32,64 +87,141 @@ class ModelMeta:
     input_size: tuple[int, int] = (192, 256)
     channel_order: str = "rgb"
     keypoints: KeypointSet | None = None
+    mean: Triple = MEAN
+    std: Triple = STD
+
+    task: ClassVar[str] = "pose"
+    outputs_name: ClassVar[str] = "num_joints"
+    options: ClassVar[tuple[str, ...]] = ("channel_order", "input_size", "keypoints", "mean", "std")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, str):
-            raise ConfigError(f"model must be a name, got {self.model!r}")
         if not _is_count(self.num_joints):
             raise ConfigError(f"num_joints must be a whole number above 0, got {self.num_joints!r}")
-        size = tuple(self.input_size) if isinstance(self.input_size, tuple | list) else ()
-        if len(size) != 2 or not all(_is_count(n) for n in size):
-            raise ConfigError(f"input_size must be (width, height) in pixels, got {self.input_size!r}")
-        object.__setattr__(self, "input_size", size)
-        if self.channel_order not in CHANNEL_ORDERS:
-            raise ConfigError(f"channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}")
+        self._check_feeding()
         if self.keypoints is not None and self.keypoints.num_joints != self.num_joints:
             raise ConfigError(
                 f"keypoint set {self.keypoints.name!r} has {self.keypoints.num_joints} joints, "
                 f"the model {self.num_joints}: give num_joints={self.keypoints.num_joints}"
             )
 
-    def with_options(self, options: dict[str, Any]) -> ModelMeta:
-        """A copy with the given keyword options of a model factory; those that are None change nothing."""
-        for name in options:
-            if name not in OPTIONS:
-                raise ConfigError(f"{self.model}: unknown option {name!r}; known: {', '.join(OPTIONS)}")
-        return replace(self, **{name: value for name, value in options.items() if value is not None})
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
     @classmethod
     def from_json(cls, text: str) -> ModelMeta:
         """Inverse of `to_json`; text that is not such a record raises ConfigError."""
-        try:
-            values = json.loads(text)
-            if values["keypoints"] is not None:
-                values["keypoints"] = KeypointSet.from_dict(values["keypoints"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(f"not a model description: {error}") from error
+        meta = meta_from_json(text)
+        if not isinstance(meta, ModelMeta):
+            raise ConfigError(f"not a pose model's description, but a {meta.task} model's")
+        return meta
+
+
+@dataclass(frozen=True)
+class SegmentationMeta(Meta):
+    """How to feed a segmentation network and to read its output.
+
+    `num_classes` counts the background; `classes` names them, None where the weights do not say;
+    `align_corners` is how maps are enlarged, inside the network and after it (official checkpoints differ).
+    `input_size` is that of the training crops, (width, height). The rest as in `ModelMeta`.
+    """
+
+    model: str
+    num_classes: int
+    input_size: tuple[int, int] = (512, 512)
+    channel_order: str = "rgb"
+    classes: ClassSet | None = None
+    align_corners: bool = False
+    mean: Triple = MEAN
+    std: Triple = STD
+
+    task: ClassVar[str] = "segmentation"
+    outputs_name: ClassVar[str] = "num_classes"
+    options: ClassVar[tuple[str, ...]] = (
+        "channel_order", "input_size", "classes", "align_corners", "mean", "std",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if not _is_count(self.num_classes):
+            raise ConfigError(f"num_classes must be a whole number above 0, got {self.num_classes!r}")
+        self._check_feeding()
+        if not isinstance(self.align_corners, bool):
+            raise ConfigError(f"align_corners must be true or false, got {self.align_corners!r}")
+        if self.classes is not None and self.classes.num_classes != self.num_classes:
+            raise ConfigError(
+                f"class set {self.classes.name!r} has {self.classes.num_classes} classes, "
+                f"the model {self.num_classes}: give num_classes={self.classes.num_classes}"
+            )
+
+
+def meta_from_json(text: str) -> ModelMeta | SegmentationMeta:
+    """Inverse of `to_json`; text that is not such a record raises ConfigError."""
+    try:
+        values = json.loads(text)
+        task = values.pop("task", ModelMeta.task)  # files of version 0.1 do not say
+        if task == SegmentationMeta.task:
+            if values["classes"] is not None:
+                values["classes"] = ClassSet.from_dict(values["classes"])
+            return SegmentationMeta(**values)
+        if task != ModelMeta.task:
+            raise ConfigError(f"unknown task {task!r}")
+        if values["keypoints"] is not None:
+            values["keypoints"] = KeypointSet.from_dict(values["keypoints"])
+        return ModelMeta(**values)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not a model description: {error}") from error
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-class PoseModel(nn.Module):
+def _triple(name: str, values: object) -> Triple:
+    if not isinstance(values, tuple | list) or len(values) != 3:
+        raise ConfigError(f"{name} must be three numbers, one a channel, got {values!r}")
+    if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in values):  # NaN is not below
+        raise ConfigError(f"{name} must be three numbers, one a channel, got {values!r}")
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+class Network(nn.Module):
     """An nn.Module that knows its meta and which of its parts an ImageNet backbone can fill.
 
     `backbone_layers` are first name segments; `backbone_extra` are prefixes of names in those layers that
-    backbone files have and the model has not.
+    backbone files have and the network has not. `head_layer` is the prefix of the parameters whose size is
+    the number of outputs.
     """
 
     backbone_layers: ClassVar[tuple[str, ...]] = ()
+    head_layer: ClassVar[str] = "final_layer"
 
-    def __init__(self, meta: ModelMeta) -> None:
+    def __init__(self, meta: ModelMeta | SegmentationMeta) -> None:
         super().__init__()
-        self.meta = meta
+        self.meta: Any = meta
         self.backbone_extra: tuple[str, ...] = ()
 
     def reset_parameters(self, init: str = "official") -> None:
         """Draws fresh parameters; what `init` may be is the network's to say."""
         raise ConfigError(f"{type(self).__name__} has no initialisation {init!r}")
+
+    def adapt_names(self, found: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """A file's tensors under this network's names, and the names of those that the network never uses."""
+        return found, []
+
+
+class PoseModel(Network):
+    """A network that finds joints in crops (B, 3, H, W).
+
+    `output` says what it predicts: 'heatmaps', or 'queries' (see `fastpose.models.prtr`).
+    """
+
+    output: ClassVar[Literal["heatmaps", "queries"]] = "heatmaps"
+    meta: ModelMeta
+
+    def heatmaps(self, output: Tensor) -> list[Tensor]:
+        """The network's output -> its heatmaps (B, K, h, w), the final ones last; a loss takes them all."""
+        return [output]
+
+
+class SegmentationModel(Network):
+    """A network that gives every pixel of an image (B, 3, H, W) a class: logits (B, num_classes, h, w)."""
+
+    head_layer: ClassVar[str] = "last_layer.3"
+    meta: SegmentationMeta

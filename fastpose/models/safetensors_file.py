@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from fastpose.errors import CheckpointError, ConfigError
-from fastpose.models.meta import ModelMeta
+from fastpose.models.meta import Meta, meta_from_json
 
 META_KEY, DIGEST_KEY = "fastpose", "fastpose.sha256"
 
 _UNREADABLE = (safetensors.SafetensorError, OSError, RuntimeError, ValueError, TypeError, KeyError)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelMeta | None]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], Meta | None]:
     """Tensors on the CPU and the meta, None where the file is not fastpose's; CheckpointError if damaged."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -38,7 +38,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], ModelMeta | None]:
     return tensors, meta
 
 
-def read_safetensors_meta(path: Path) -> ModelMeta | None:
+def read_safetensors_meta(path: Path) -> Meta | None:
     """The meta alone: reads the header, not the tensors, and so cannot check the digest."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -48,7 +48,7 @@ def read_safetensors_meta(path: Path) -> ModelMeta | None:
     return _meta(path, metadata)
 
 
-def to_safetensors(tensors: Mapping[str, Tensor], meta: ModelMeta) -> bytes:
+def to_safetensors(tensors: Mapping[str, Tensor], meta: Meta) -> bytes:
     """The bytes of a file that `read_safetensors` reads."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = meta.to_json()
@@ -65,14 +65,14 @@ def _sorted_header(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-def _meta(path: Path, metadata: Mapping[str, str]) -> ModelMeta | None:
+def _meta(path: Path, metadata: Mapping[str, str]) -> Meta | None:
     present = [key in metadata for key in (META_KEY, DIGEST_KEY)]
     if not any(present):
         return None
     if not all(present):
         raise CheckpointError(f"{path}: damaged, its metadata is incomplete; fetch or save it again")
     try:
-        return ModelMeta.from_json(metadata[META_KEY])
+        return meta_from_json(metadata[META_KEY])
     except ConfigError as error:
         raise CheckpointError(f"{path}: damaged metadata: {error}; fetch or save it again") from error
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastpose.errors import CheckpointError
 from fastpose.files import write_atomic
 from fastpose.models.checkpoint_formats import official_names, read_checkpoint
-from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.meta import Meta, Network, StrPath
 from fastpose.models.registry import create_model, list_models
 from fastpose.models.safetensors_file import read_safetensors_meta, to_safetensors
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 LISTED = 10
 """Names an error lists of each kind."""
-
-HEAD = "final_layer.weight"
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's step counter: files of PyTorch before 0.4.1 have none, and nothing here depends on it."""
@@ -37,12 +35,12 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     `model.meta`. CheckpointError where file and model do not fit in every name and shape; then the model is
     unchanged.
     """
-    target, path = _pose_model(model), Path(path)
+    target, path = _network(model), Path(path)
     checkpoint = read_checkpoint(path)
     if checkpoint.meta is not None:
         _check_meta(path, checkpoint.meta, target.meta)
     own = target.state_dict()
-    found = checkpoint.tensors
+    found, unused = target.adapt_names(checkpoint.tensors)
     expected = dict(own)
     head = [name for name in own if name.split(".")[0] not in target.backbone_layers]
     is_backbone = checkpoint.meta is None and bool(target.backbone_layers) and not found.keys() & set(head)
@@ -54,24 +52,29 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if checkpoint.meta is not None:
         target.meta = checkpoint.meta
     _log_loaded(path, target, len(found), len(checkpoint.tensors) - len(found), head if is_backbone else [])
+    if unused:
+        logger.info(
+            "%s: %d tensors that %s never uses left out: %s",
+            path, len(unused), target.meta.model, _shortened(unused),
+        )  # fmt: skip
     return tuple(head) if is_backbone else ()
 
 
-def load_model(path: StrPath) -> PoseModel:
+def load_model(path: StrPath) -> Network:
     """Builds the model that a file of `save_weights` describes and loads the file into it."""
     meta = read_meta(path)
     if meta is None:
         raise CheckpointError(
-            f"{path}: does not say which model it is for; use create_model(name, num_joints, weights=...)"
+            f"{path}: does not say which model it is for; use create_model(name, outputs, weights=...)"
         )
     if meta.model not in list_models():
         raise CheckpointError(f"{path}: is for {meta.model!r}; known models: {', '.join(list_models())}")
-    return create_model(meta.model, meta.num_joints, weights=path)
+    return create_model(meta.model, meta.outputs, weights=path)
 
 
-def create_trained(name: str, num_joints: int, weights: StrPath, **options: Any) -> PoseModel:
+def create_trained(name: str, outputs: int, weights: StrPath, **options: Any) -> Network:
     """`create_model` for evaluation: CheckpointError where the file sets only a part, as a backbone does."""
-    model = create_model(name, num_joints, **options)
+    model = create_model(name, outputs, **options)
     unset = load_weights(model, weights)
     if unset:
         raise CheckpointError(
@@ -82,7 +85,7 @@ def create_trained(name: str, num_joints: int, weights: StrPath, **options: Any)
     return model
 
 
-def read_meta(path: StrPath) -> ModelMeta | None:
+def read_meta(path: StrPath) -> Meta | None:
     """What a file of `save_weights` says about its model, from its header alone; None for any other file."""
     path = Path(path)
     if not path.is_file():
@@ -97,7 +100,7 @@ def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tenso
     file cannot be written, CheckpointError if `path` is not named `.safetensors` or `state_dict` does not fit
     the model.
     """
-    target, path = _pose_model(model), Path(path)
+    target, path = _network(model), Path(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: weights are saved as safetensors; name the file {path.stem}.safetensors"
@@ -109,25 +112,25 @@ def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tenso
     write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
-def _pose_model(model: nn.Module) -> PoseModel:
+def _network(model: nn.Module) -> Network:
     inner = model
     while isinstance(wrapped := getattr(inner, "module", getattr(inner, "_orig_mod", None)), nn.Module):
         inner = wrapped
-    if not isinstance(inner, PoseModel):
+    if not isinstance(inner, Network):
         raise TypeError(f"a model of fastpose.models is needed, got {type(inner).__name__}")
     return inner
 
 
-def _check_meta(path: Path, file: ModelMeta, model: ModelMeta) -> None:
-    if (file.model, file.num_joints) != (model.model, model.num_joints):
+def _check_meta(path: Path, file: Meta, model: Meta) -> None:
+    if (file.model, file.outputs) != (model.model, model.outputs):
         raise CheckpointError(
-            f"{path}: holds {file.model} with {file.num_joints} joints, not {model.model} with "
-            f"{model.num_joints}; use create_model({file.model!r}, num_joints={file.num_joints}, weights=...)"
+            f"{path}: holds {file.model} with {file.counted}, not {model.model} with {model.counted}; "
+            f"use create_model({file.model!r}, {file.outputs}, weights=...)"
         )
 
 
 def _backbone_part(
-    model: PoseModel, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    model: Network, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The part of a classification network that the model shares; surplus names in it stay, to be told."""
     return {
@@ -139,7 +142,7 @@ def _backbone_part(
 
 
 def _check_fit(
-    path: Path, model: PoseModel, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+    path: Path, model: Network, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> None:
     """CheckpointError with every kind of difference between `found` and `expected`, joint counts named."""
     missing = [name for name in expected if name not in found and not name.endswith(COUNTER)]
@@ -148,13 +151,15 @@ def _check_fit(
     if not (missing or unexpected or reshaped):
         return
     shapes = [f"{name} {_kind(found[name])} instead of {_kind(expected[name])}" for name in reshaped]
-    report = [f"{path}: does not fit {model.meta.model} with {model.meta.num_joints} joints"]
+    report = [f"{path}: does not fit {model.meta.model} with {model.meta.counted}"]
     report += _listing("missing", missing) + _listing("unexpected", unexpected)
     report += _listing("of another shape or type", shapes)
-    same_body = not (missing or unexpected) and set(reshaped) == {HEAD, "final_layer.bias"}
-    if same_body and found[HEAD].shape[1:] == expected[HEAD].shape[1:]:
-        joints = found[HEAD].shape[0]
-        report.append(f"  only the joint count differs: create the model with num_joints={joints}")
+    weight, bias = f"{model.head_layer}.weight", f"{model.head_layer}.bias"
+    same_body = not (missing or unexpected) and set(reshaped) == {weight, bias}
+    if same_body and found[weight].shape[1:] == expected[weight].shape[1:]:
+        outputs = found[weight].shape[0]
+        name = model.meta.outputs_name
+        report.append(f"  only {name} differs: create the model with {name}={outputs}")
     else:
         report.append(f"  choose the model the file was made for; known: {', '.join(list_models())}")
     raise CheckpointError("\n".join(report))
@@ -172,11 +177,15 @@ def _kind(tensor: Tensor) -> str:
 def _listing(kind: str, names: list[str]) -> list[str]:
     if not names:
         return []
+    return [f"  {kind} ({len(names)}): {_shortened(names)}"]
+
+
+def _shortened(names: list[str]) -> str:
     more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return [f"  {kind} ({len(names)}): {', '.join(names[:LISTED])}{more}"]
+    return ", ".join(names[:LISTED]) + more
 
 
-def _log_loaded(path: Path, model: PoseModel, loaded: int, left_out: int, head: Iterable[str]) -> None:
+def _log_loaded(path: Path, model: Network, loaded: int, left_out: int, head: Iterable[str]) -> None:
     name = model.meta.model
     if head:
         parts = ", ".join(sorted({key.split(".")[0] for key in head}))

@@ -7,6 +7,8 @@ from typing import Literal
 
 from fastpose.data.augment import Augmentation
 
+Loss = Literal["auto", "mse", "ohkm", "set", "ce", "ohem", "ce_dice", "ce_dice_seed"]
+
 
 @dataclass
 class ModelConfig:
@@ -69,15 +71,19 @@ class TrainConfig:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"  # of lr with the processes, for batch_per=process
     sync_bn: bool = False  # BatchNorm over the samples of all processes (CUDA)
     bucket_mb: float = 25.0  # gradients that travel together between processes
-    optimizer: Literal["adam", "adamw"] = "adam"  # adam or adamw
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"  # the update rule
+    momentum: float = 0.0  # of sgd and rmsprop
     lr: float = 1e-3  # learning rate at the start
+    backbone_lr: float | None = None  # that of the backbone, where it is another
     weight_decay: float = 0.0  # the official 1e-4 never reaches its Adam
     milestones: list[int] = field(default_factory=lambda: [170, 200])  # epochs after which lr drops
     gamma: float = 0.1  # factor of each drop
-    schedule: Literal["step", "cosine"] = "step"  # step, or cosine to zero
+    schedule: Literal["step", "cosine", "poly"] = "step"  # step, or cosine or poly to zero
+    poly_power: float = 0.9  # of poly: (1 - progress) to this power
     warmup_steps: int = 0  # steps of linear rise at the start
-    loss: Literal["mse", "ohkm"] = "mse"  # mse, or ohkm: the hardest joints of each sample
+    loss: Loss = "auto"  # auto: that of the network, mse, set or ce; ohkm: the hardest joints of each sample
     ohkm_topk: int = 8  # joints that ohkm keeps
+    visible_only: bool = False  # set: only visible joints are matched (official: all)
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
     channels_last: bool = True  # memory layout
     compile: bool | Literal["default", "max-autotune"] = False  # run the network through torch.compile
@@ -118,6 +124,7 @@ class RunConfig:
     dir: str = "runs"  # folder of all runs
     name: str | None = None  # default: the configuration's name
     seed: int = 0  # of weights, order and augmentation
+    deterministic: bool = False  # the same bits in every run on a GPU too, slower
     device: str = "auto"  # auto, cpu, cuda or cuda:N
     patience: float = 30.0  # seconds without a sign of life from a process until the run ends
     threads: int = 0  # of torch on the CPU, 0 for its own choice

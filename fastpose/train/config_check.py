@@ -22,6 +22,7 @@ AT_LEAST = {
     "train.keep": 1,
     "train.keep_every": 0,
     "train.max_bad_steps": 0,
+    "train.momentum": 0,
     "train.ohkm_topk": 1,
     "train.save_steps": 0,
     "train.warmup_steps": 0,
@@ -29,7 +30,7 @@ AT_LEAST = {
     "val.batch_size": 1,
     "val.every": 1,
 }
-ABOVE_ZERO = ("data.sigma", "run.patience", "train.bucket_mb", "train.gamma", "train.lr")
+ABOVE_ZERO = ("data.sigma", "run.patience", "train.bucket_mb", "train.gamma", "train.lr", "train.poly_power")
 LENGTHS = {
     "data.figures.facing": 3,
     "data.figures.image_size": 2,
@@ -56,6 +57,10 @@ def check_config(config: Config) -> None:
     for key in ("val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
         if not 0 <= _value(config, key) <= 1:
             raise ConfigError(f"{key}={_value(config, key)}: must be between 0 and 1")
+    if config.train.backbone_lr is not None and not config.train.backbone_lr > 0:
+        raise ConfigError(
+            f"train.backbone_lr={config.train.backbone_lr}: must be above 0, or null for train.lr"
+        )
     if config.train.ema >= 1:
         raise ConfigError(f"train.ema={config.train.ema}: must be below 1, such as 0.999; 0 for no average")
     if config.val.blur_kernel != "auto":

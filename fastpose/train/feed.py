@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from fastpose.data.loader import make_loader
-from fastpose.data.persons import PersonTable
 from fastpose.data.sharding import ShardedSampler, SpareBatch
 from fastpose.data.warp_batch import WarpFeed, warps_on_device
-from fastpose.models import PoseModel
-from fastpose.train.batch_plan import BatchPlan
+from fastpose.models import Network
 from fastpose.train.config import Config
-from fastpose.train.datasets import crop_dataset
-from fastpose.train.distributed import World
-from fastpose.train.validate import auto_workers
+from fastpose.train.loading import auto_workers
+from fastpose.train.parallel.batch_plan import BatchPlan
+from fastpose.train.parallel.distributed import World
+from fastpose.train.tasks import Task
 
 
 class TrainFeed:
@@ -26,11 +26,10 @@ class TrainFeed:
     """
 
     def __init__(
-        self, config: Config, table: PersonTable, model: PoseModel, plan: BatchPlan, world: World
+        self, config: Config, task: Task, table: Any, model: Network, plan: BatchPlan, world: World
     ) -> None:
-        order = model.meta.channel_order
         on_device = warps_on_device(config.data.warp, world.device)
-        dataset = crop_dataset(config, table, order, training=True, parts=on_device)
+        dataset = task.train_dataset(table, model, parts=on_device)
         self.sampler = ShardedSampler(
             len(dataset),
             plan.total,

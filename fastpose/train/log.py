@@ -50,7 +50,7 @@ class RunLog:
         parts += [f"{row['images_per_second']:.0f} images/s"] if "images_per_second" in row else []
         self.console.print("  ".join(parts), highlight=False)
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def bar(self, title: str, total: int) -> AbstractContextManager[Callable[..., None]]:
         return progress_bar(title, total, self.console)
 
     def close(self) -> None:
@@ -64,8 +64,8 @@ class SilentLog:
     def epoch(self, history: list[dict[str, Any]], epochs: int) -> None:
         pass
 
-    def bar(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-        return nullcontext(lambda count: None)
+    def bar(self, title: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        return nullcontext(lambda count, note="": None)
 
     def close(self) -> None:
         pass

@@ -12,25 +12,21 @@ from typing import Any, NoReturn
 import torch
 
 from fastpose.device import autocast_dtype, pick_device
-from fastpose.errors import ConfigError, DataError, TrainingError
+from fastpose.errors import DataError, TrainingError
 from fastpose.files import make_folder
 from fastpose.infer.evaluation import Evaluation
-from fastpose.infer.forward import Predictions
-from fastpose.keypoints import KeypointSet
-from fastpose.models import PoseModel
-from fastpose.train.batch_plan import plan_batches
+from fastpose.models import Network
 from fastpose.train.config import Config
-from fastpose.train.datasets import build_model, train_table, val_table
-from fastpose.train.distributed import World
-from fastpose.train.ema import Ema
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.step import SUMS, StepReport, TrainStep
 from fastpose.train.feed import TrainFeed
 from fastpose.train.log import RunLog, SilentLog
 from fastpose.train.optim import build_optimizer, learning_rate
-from fastpose.train.pictures import save_sheet
-from fastpose.train.run_folder import CHECKPOINTS
-from fastpose.train.run_states import RunStates
-from fastpose.train.step import SUMS, TrainStep
-from fastpose.train.validate import rows_of, validate
+from fastpose.train.parallel.batch_plan import plan_batches
+from fastpose.train.parallel.distributed import World
+from fastpose.train.saving.run_folder import CHECKPOINTS
+from fastpose.train.saving.run_states import RunStates
+from fastpose.train.tasks import task_for
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +44,14 @@ class Trainer:
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.run.seed)
-        self.train_persons, self.val_persons = train_table(config), val_table(config)
-        _check_keypoints(config, self.train_persons.keypoints, self.val_persons.keypoints)
+        self.task = task_for(config)
+        self.train_table, self.val_table = self.task.train_table(), self.task.val_table()
+        self.task.check(self.train_table, self.val_table)
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        model = build_model(config, self.train_persons.keypoints)
-        self.model: PoseModel = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        model = self.task.build_model(self.train_table)
+        self.model: Network = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.plan = plan_batches(
-            len(self.train_persons),
+            len(self.train_table),
             config.train.batch_size,
             rank=self.world.rank,
             world=self.world.size,
@@ -63,7 +60,7 @@ class Trainer:
         )
         self.ema = Ema(self.model, config.train.ema) if config.train.ema else None
         self.step = self._make_step()
-        self.feed = TrainFeed(config, self.train_persons, self.model, self.plan, self.world)
+        self.feed = TrainFeed(config, self.task, self.train_table, self.model, self.plan, self.world)
         self.steps_per_epoch = self.feed.steps
         self.states = RunStates(config, folder, self.world, self.model, self.step, self.ema)
         self.progress, self.resumed = self.states.open(self.plan.total)
@@ -80,8 +77,7 @@ class Trainer:
             self.model,
             build_optimizer(self.model, config.train, self.device),
             config.train,
-            sigma=config.data.sigma,
-            unbiased=config.data.target == "unbiased",
+            objective=self.task.objective(self.model),
             dtype=autocast_dtype(config.train.amp, self.device),
             device=self.device,
             forward=None if forward is self.model else forward,
@@ -127,13 +123,13 @@ class Trainer:
                 if batch is not None:
                     self.step(batch, self._rate(), epoch=progress.epoch, number=progress.batch)
                 progress.batch += 1
-                advance(1)
+                advance(1, _told(self.step.latest))
                 self.states.check()
                 at_end = progress.batch == self.steps_per_epoch  # where a state is saved anyway
                 every = config.train.save_steps
                 if every and progress.batch % every == 0 and not at_end:
                     self._save_within()
-        loss, samples, correct, joints = self._meet()
+        loss, samples, correct, counted = self._meet()
         skipped = self.step.bad_steps.total - skipped
         if not samples:
             _refuse_empty(skipped)
@@ -141,7 +137,7 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "lr": self._rate(-1),
             "loss": loss / samples,
-            "accuracy": correct / max(joints, 1.0),
+            "accuracy": correct / max(counted, 1.0),
             "skipped": skipped,
         }
         return row, samples - before
@@ -176,9 +172,9 @@ class Trainer:
     def _validate(self, log: RunLog | SilentLog, row: dict[str, Any]) -> Evaluation:
         config, epoch = self.config, self.progress.epoch + 1
         model: Any = self.ema.module if self.ema else self.model
-        with log.bar("validation", len(rows_of(config, len(self.val_persons), self.world))) as advance:
-            evaluation, predictions = validate(
-                model, config, self.val_persons, self.device, advance, self.world
+        with log.bar("validation", self.task.rows(len(self.val_table), self.world)) as advance:
+            evaluation, predictions = self.task.validate(
+                model, self.val_table, self.device, advance, self.world
             )
         row |= evaluation.metrics
         every = config.run.pictures_every  # the first validation at or after each of these epochs draws
@@ -187,9 +183,9 @@ class Trainer:
             self.states.attempt(lambda: self._draw(epoch, predictions))
         return evaluation
 
-    def _draw(self, epoch: int, predictions: Predictions) -> None:
+    def _draw(self, epoch: int, predictions: Any) -> None:
         pictures = make_folder(self.folder / "pictures")
-        save_sheet(pictures / f"epoch_{epoch:04d}.png", self.val_persons, predictions)
+        self.task.draw(pictures / f"epoch_{epoch:04d}.png", self.val_table, predictions)
 
     def _finish_epoch(
         self, log: RunLog | SilentLog, row: dict[str, Any], evaluation: Evaluation | None
@@ -218,11 +214,8 @@ def _refuse_empty(skipped: int) -> NoReturn:
     raise DataError("not one picture of the training data is readable; run `fastpose check` on it")
 
 
-def _check_keypoints(config: Config, train: KeypointSet, val: KeypointSet) -> None:
-    if train.names != val.names:
-        raise ConfigError(
-            f"data: the training set has the {train.num_joints} keypoints {', '.join(train.names)}, the "
-            f"validation set the {val.num_joints} {', '.join(val.names)}; they must be the same"
-        )
-    if config.train.loss == "ohkm" and config.train.ohkm_topk > train.num_joints:
-        raise ConfigError(f"train.ohkm_topk={config.train.ohkm_topk}: the data has {train.num_joints} joints")
+def _told(report: StepReport | None) -> str:
+    """For the bar: a finished step, which may be a few before the one just begun."""
+    if report is None:
+        return ""
+    return "skipped" if report.skipped else f"loss {report.loss:.3g} accuracy {report.accuracy:.3f}"

@@ -13,7 +13,7 @@ from bench.gates import Baseline, compare, read_baseline, write_baseline
 from fastpose.backend import get_backend
 from fastpose.nn import BasicBlock, blocks
 from fastpose.ops import loss
-from fastpose.train.update import Update
+from fastpose.train.engine.update import Update
 
 SMALL = MODELS[0]
 

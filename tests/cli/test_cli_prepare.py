@@ -8,7 +8,7 @@ from conftest import shared_path
 from fastpose.cli import main
 from fastpose.data.crop_cache import CropCache
 from fastpose.train.config_io import load_config
-from fastpose.train.datasets import aspect_ratio, train_table
+from fastpose.train.tasks.pose_data import aspect_ratio, train_table
 
 TINY = ["data.input_size=[64, 64]", "data.figures.train_count=6", "augment.scale_factor=0.2"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastpose.train import capture
+from fastpose.train.engine import capture
 
 aten = torch.ops.aten
 COPIED = {aten.lift_fresh.default}  # numbers of Python that travel to the device

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-PRELOAD = ["torch.distributed", "fastpose.train.validate"]
+PRELOAD = ["torch.distributed", "fastpose.train.tasks.pose_validation"]
 LIMIT_S = 60
 
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from fastpose.data.sharding import ShardedSampler
 from fastpose.models import ModelMeta, PoseModel
-from fastpose.train.batch_plan import plan_batches
-from fastpose.train.checkpoint import Progress, load_state, save_state
-from fastpose.train.distributed import start_world
+from fastpose.train.parallel.batch_plan import plan_batches
+from fastpose.train.parallel.distributed import start_world
+from fastpose.train.saving.checkpoint import Progress, load_state, save_state
 
 LENGTH, BATCH, EPOCHS, SAVE_EVERY = 13, 4, 3, 2
 

@@ -11,12 +11,12 @@ from tiny_state import fill, numbers, trained
 from fastpose.errors import ConfigError, OutputError
 from fastpose.files import sha256
 from fastpose.models.safetensors_file import read_safetensors
-from fastpose.train import async_save
-from fastpose.train.async_save import StateSaver
-from fastpose.train.checkpoint import Progress, damaged_file, list_states, load_state
-from fastpose.train.ema import Ema
-from fastpose.train.retention import Retention
-from fastpose.train.snapshot import WeightsFile
+from fastpose.train.engine.ema import Ema
+from fastpose.train.saving import async_save
+from fastpose.train.saving.async_save import StateSaver
+from fastpose.train.saving.checkpoint import Progress, damaged_file, list_states, load_state
+from fastpose.train.saving.retention import Retention
+from fastpose.train.saving.snapshot import WeightsFile
 
 BOTH = pytest.mark.parametrize("background", [False, True], ids=["foreground", "background"])
 

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from fastpose.errors import TrainingError
-from fastpose.train.bad_steps import MAX_WARNINGS, BadSteps, Place
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.bad_steps import MAX_WARNINGS, BadSteps, Place
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 CPU = torch.device("cpu")
 K = 3
@@ -20,7 +21,7 @@ def make_step(limit: int) -> tuple[nn.Module, TrainStep]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4), nn.Conv2d(4, K, 1))
     optimizer = build_optimizer(model, TrainConfig(), CPU)
-    options = {"sigma": 1.0, "dtype": None, "device": CPU, "graph": False}
+    options = {"objective": HeatmapObjective(sigma=1.0), "dtype": None, "device": CPU, "graph": False}
     return model, TrainStep(model, optimizer, TrainConfig(), max_bad_steps=limit, **options)
 
 

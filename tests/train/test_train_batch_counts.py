@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastpose.train.batch_counts import BatchCounts
+from fastpose.train.engine.batch_counts import BatchCounts
 
 
 class Twice(nn.Module):

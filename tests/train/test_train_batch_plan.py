@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fastpose.errors import ConfigError
-from fastpose.train.batch_plan import BatchPlan, plan_batches
+from fastpose.train.parallel.batch_plan import BatchPlan, plan_batches
 
 
 @pytest.mark.parametrize(

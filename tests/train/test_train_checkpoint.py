@@ -8,9 +8,9 @@ import torch
 from tiny_state import trained
 
 from fastpose.errors import CheckpointError, OutputError
-from fastpose.train.checkpoint import Progress, damaged_file, list_states, load_state, save_state
-from fastpose.train.ema import Ema
-from fastpose.train.random_states import RandomStates
+from fastpose.train.engine.ema import Ema
+from fastpose.train.saving.checkpoint import Progress, damaged_file, list_states, load_state, save_state
+from fastpose.train.saving.random_states import RandomStates
 
 
 def test_everything_comes_back(tmp_path):

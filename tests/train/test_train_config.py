@@ -10,7 +10,7 @@ from fastpose.train.config import Config
 from fastpose.train.config_check import check_config
 from fastpose.train.config_io import list_configs, load_config, save_config
 from fastpose.train.settings import describe_settings
-from fastpose.train.validate import blur_kernel
+from fastpose.train.tasks.pose_validation import blur_kernel
 
 OFFICIAL = [
     ("coco/hrnet_w32_256x192", "hrnet_w32", [192, 256], 2.0, 128),
@@ -68,7 +68,7 @@ def test_overrides_take_yaml_values():
         ("train.epochs", r"expected key=value"),
         ("train=3", r"'train' is a group; set one of train.epochs"),
         ("train.epochs.x=3", r"'epochs' has no settings below it"),
-        ("train.optimizer=sgd", r"got 'sgd', must be one of adam, adamw"),
+        ("train.optimizer=lion", r"got 'lion', must be one of adam, adamw, sgd, rmsprop"),
         ("data.input_size=[100, 128]", r"multiples of 32"),
         ("data.input_size=[96]", r"must be 2 numbers"),
         ("train.epochs=0", r"must be at least 1"),

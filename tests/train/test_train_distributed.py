@@ -15,9 +15,9 @@ from torch import nn
 from fastpose.nn import Bottleneck
 from fastpose.nn import fuse as nn_fuse
 from fastpose.ops import _fuse, heatmap_loss
-from fastpose.train.batch_plan import plan_batches
-from fastpose.train.distributed import World, start_world
-from fastpose.train.replicas import checksum
+from fastpose.train.parallel.batch_plan import plan_batches
+from fastpose.train.parallel.distributed import World, start_world
+from fastpose.train.parallel.replicas import checksum
 
 CPU = torch.device("cpu")
 SIZE = 3

@@ -19,8 +19,8 @@ from processes import exit_codes, run_ranks, start_ranks
 from torch import nn
 
 from fastpose.errors import DataError, TrainingError
-from fastpose.train.distributed import World, start_world
-from fastpose.train.peers import LOST_PEER
+from fastpose.train.parallel.distributed import World, start_world
+from fastpose.train.parallel.peers import LOST_PEER
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 

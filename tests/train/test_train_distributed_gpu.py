@@ -13,12 +13,13 @@ from test_train_distributed_val import people, settings
 from tolerances import TOLERANCES
 
 from fastpose.models import PoseModel
-from fastpose.train.batch_plan import plan_batches
 from fastpose.train.config import TrainConfig
-from fastpose.train.distributed import World, start_world
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
-from fastpose.train.validate import validate
+from fastpose.train.parallel.batch_plan import plan_batches
+from fastpose.train.parallel.distributed import World, start_world
+from fastpose.train.tasks.pose_validation import validate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from tiny_models import tiny
@@ -57,7 +58,8 @@ def train(world: World, graph: bool) -> dict[str, Any]:
     forward = world.wrap(model, weight=plan.weight, sync_bn=world.size > 1)
     optimizer = build_optimizer(model, config, world.device)
     step = TrainStep(
-        model, optimizer, config, sigma=1.0, dtype=None, device=world.device, graph=graph,
+        model, optimizer, config, objective=HeatmapObjective(sigma=1.0),
+        dtype=None, device=world.device, graph=graph,
         forward=None if forward is model else forward,
     )  # fmt: skip
     part = slice(world.rank * plan.share, (world.rank + 1) * plan.share)

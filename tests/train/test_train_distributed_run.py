@@ -12,10 +12,10 @@ import pytest
 import torch.distributed as dist
 from processes import context, run_ranks
 
-from fastpose.train.checkpoint import list_states
 from fastpose.train.config_io import load_config
-from fastpose.train.distributed import start_world
 from fastpose.train.loop import Trainer
+from fastpose.train.parallel.distributed import start_world
+from fastpose.train.saving.checkpoint import list_states
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 TIMES = ("seconds", "images_per_second")

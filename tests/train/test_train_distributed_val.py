@@ -18,8 +18,9 @@ from fastpose.errors import DataError
 from fastpose.infer.chunks import CHUNK
 from fastpose.models import PoseModel
 from fastpose.train.config import Config
-from fastpose.train.distributed import World, start_world
-from fastpose.train.validate import auto_workers, rows_of, validate
+from fastpose.train.loading import auto_workers
+from fastpose.train.parallel.distributed import World, start_world
+from fastpose.train.tasks.pose_validation import rows_of, validate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from tiny_models import tiny

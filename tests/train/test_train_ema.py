@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fastpose.errors import ConfigError
-from fastpose.train.ema import Ema
+from fastpose.train.engine.ema import Ema
 
 
 def network() -> nn.Sequential:

@@ -14,8 +14,8 @@ from fastpose.data.encode import Encoding
 from fastpose.data.prepare import prepare_crops
 from fastpose.models.registry import _factories, register_model
 from fastpose.train.config_io import load_config
-from fastpose.train.datasets import aspect_ratio, train_table
 from fastpose.train.feed import replace_unusable
+from fastpose.train.tasks.pose_data import aspect_ratio, train_table
 
 SHORT = ("train.epochs=2", "val.every=2", "train.save_steps=0")
 

@@ -12,12 +12,13 @@ from cuda_graph_on_cpu import play_cuda_on_cpu
 from torch import Tensor, nn
 
 from fastpose.models import create_model
-from fastpose.train import graph as graph_module
 from fastpose.train.config import TrainConfig
-from fastpose.train.ema import Ema
-from fastpose.train.graph import WARMUP, StepGraph
+from fastpose.train.engine import graph as graph_module
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.graph import WARMUP, StepGraph
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 CPU = torch.device("cpu")
 K = 3
@@ -49,7 +50,8 @@ class Run:
         self.optimizer = build_optimizer(self.model, config, CPU)
         self.ema = Ema(self.model, 0.9)
         self.step = TrainStep(
-            self.model, self.optimizer, config, sigma=1.0, dtype=dtype, device=CPU, ema=self.ema, graph=graph,
+            self.model, self.optimizer, config, objective=HeatmapObjective(sigma=1.0),
+            dtype=dtype, device=CPU, ema=self.ema, graph=graph,
             **options,
         )  # fmt: skip
 
@@ -247,7 +249,12 @@ def test_whole_network_is_captured():
         model = create_model("hrnet_w18_small", K, input_size=(64, 64)).train()
         model.reset_parameters("kaiming")
         optimizer = build_optimizer(model, config, CPU)
-        options = {"sigma": 1.0, "dtype": torch.bfloat16, "device": CPU, "graph": graph}
+        options = {
+            "objective": HeatmapObjective(sigma=1.0, topk=2),
+            "dtype": torch.bfloat16,
+            "device": CPU,
+            "graph": graph,
+        }
         step = TrainStep(model, optimizer, config, **options)
         for number in range(WARMUP + 2):
             draw = torch.Generator().manual_seed(number)

@@ -13,10 +13,11 @@ import fastpose
 from fastpose.models import PoseModel, create_model
 from fastpose.nn.streams import use_branch_streams
 from fastpose.train.config import TrainConfig
-from fastpose.train.ema import Ema
-from fastpose.train.graph import WARMUP
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.graph import WARMUP
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,7 +50,14 @@ class Run:
         self.optimizer = build_optimizer(self.model, config, DEVICE)
         self.ema = Ema(self.model, 0.9)
         self.step = TrainStep(
-            self.model, self.optimizer, config, sigma=2.0, dtype=dtype, device=DEVICE, ema=self.ema, **options
+            self.model,
+            self.optimizer,
+            config,
+            objective=HeatmapObjective(sigma=2.0),
+            dtype=dtype,
+            device=DEVICE,
+            ema=self.ema,
+            **options,
         )
 
     def __call__(self, number: int, **options: Any) -> None:

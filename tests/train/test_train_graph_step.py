@@ -9,8 +9,8 @@ from torch import nn
 
 import fastpose
 from fastpose.errors import ConfigError
-from fastpose.train.ema import Ema
-from fastpose.train.graph import WARMUP
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.graph import WARMUP
 
 
 def network() -> nn.Module:

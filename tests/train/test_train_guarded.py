@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastpose.train import capture
-from fastpose.train.guarded import GuardedOptimizer
+from fastpose.train.engine import capture
+from fastpose.train.engine.guarded import GuardedOptimizer
 
 CPU = torch.device("cpu")
 GOOD, BAD = torch.tensor(0.0), torch.tensor(1.0)

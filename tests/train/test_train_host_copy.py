@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fastpose.train.host_copy import HostCopier, map_tensors, pack, unpack
-from fastpose.train.snapshot import take_snapshot
+from fastpose.train.saving.host_copy import HostCopier, map_tensors, pack, unpack
+from fastpose.train.saving.snapshot import take_snapshot
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -46,7 +46,7 @@ def test_copy_keeps_the_tree_and_the_moment():
 def test_views_are_saved_without_the_memory_around_them():
     from tiny_state import trained
 
-    from fastpose.train.checkpoint import Progress
+    from fastpose.train.saving.checkpoint import Progress
 
     model, optimizer = trained()
     flat = torch.arange(1000.0)

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 from fastpose.errors import TrainingError
-from fastpose.train.meeting import connect_store, meet
+from fastpose.train.parallel.meeting import connect_store, meet
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
 WAIT = timedelta(seconds=20)

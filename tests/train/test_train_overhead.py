@@ -9,8 +9,9 @@ from fastpose.models import create_model
 from fastpose.nn.normalize import normalize_crops
 from fastpose.ops import heatmap_loss
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 CPU = torch.device("cpu")
 
@@ -20,7 +21,9 @@ def test_overhead_is_small():
     torch.manual_seed(0)
     model = create_model("hrnet_w18_small", input_size=(128, 128)).train()
     optimizer = build_optimizer(model, TrainConfig(), CPU)
-    step = TrainStep(model, optimizer, TrainConfig(), sigma=2.0, dtype=None, device=CPU)
+    step = TrainStep(
+        model, optimizer, TrainConfig(), objective=HeatmapObjective(sigma=2.0), dtype=None, device=CPU
+    )
     data = {
         "crop": torch.randint(0, 256, (8, 128, 128, 3), dtype=torch.uint8),
         "joints": torch.rand(8, 17, 2) * 127,

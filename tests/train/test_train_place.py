@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from fastpose.errors import ConfigError, TrainingError
-from fastpose.train import place
-from fastpose.train.distributed import start_world
+from fastpose.train.parallel import place
+from fastpose.train.parallel.distributed import start_world
 
 CPU = torch.device("cpu")
 VARIABLES = {
@@ -63,6 +63,6 @@ def test_each_process_takes_the_device_of_its_number(monkeypatch):
 def test_unreachable_others_are_a_typed_error(monkeypatch):
     for name, value in (VARIABLES | {"MASTER_ADDR": "256.256.256.256"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("fastpose.train.distributed.MEETING_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr("fastpose.train.parallel.distributed.MEETING_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(TrainingError, match="rank 1 of 4 cannot reach the others through 256"):
         start_world("cpu")

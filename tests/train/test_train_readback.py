@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fastpose.train import readback
-from fastpose.train.readback import Readback
+from fastpose.train.engine import readback
+from fastpose.train.engine.readback import Readback
 
 
 class Event:

@@ -8,16 +8,17 @@ import torch
 from fastpose.errors import OutputError
 from fastpose.models.registry import _factories, register_model
 from fastpose.ops import decode_heatmaps, heatmap_loss
-from fastpose.train import async_save
-from fastpose.train.async_save import StateSaver
-from fastpose.train.checkpoint import Progress, list_states, load_state
 from fastpose.train.config import TrainConfig
 from fastpose.train.config_io import load_config
-from fastpose.train.datasets import crop_dataset, train_table
-from fastpose.train.ema import Ema
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.progress import state_place
-from fastpose.train.step import TrainStep
+from fastpose.train.saving import async_save
+from fastpose.train.saving.async_save import StateSaver
+from fastpose.train.saving.checkpoint import Progress, list_states, load_state
+from fastpose.train.saving.progress import state_place
+from fastpose.train.tasks.pose_data import crop_dataset, train_table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,7 +127,14 @@ def trained(steps, folder, start=0):
     config, device, ema = TrainConfig(), torch.device("cpu"), Ema(model, 0.9)
     optimizer = build_optimizer(model, config, device)
     step = TrainStep(
-        model, optimizer, config, sigma=2.0, dtype=torch.bfloat16, device=device, ema=ema, graph=False
+        model,
+        optimizer,
+        config,
+        objective=HeatmapObjective(sigma=2.0),
+        dtype=torch.bfloat16,
+        device=device,
+        ema=ema,
+        graph=False,
     )
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=2)
     step.update.scaler = scaler

@@ -15,10 +15,10 @@ from tiny_state import FULL, trained
 
 from fastpose.errors import OutputError
 from fastpose.files import remove_leftovers
-from fastpose.train.async_save import StateSaver
-from fastpose.train.checkpoint import Progress, damaged_file, list_states, load_state, save_state
-from fastpose.train.retention import Retention
-from fastpose.train.snapshot import WeightsFile
+from fastpose.train.saving.async_save import StateSaver
+from fastpose.train.saving.checkpoint import Progress, damaged_file, list_states, load_state, save_state
+from fastpose.train.saving.retention import Retention
+from fastpose.train.saving.snapshot import WeightsFile
 
 KINDS = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS")}
 

@@ -10,9 +10,9 @@ from processes import context
 from tiny_state import FULL, fill, numbers, trained
 
 from fastpose.files import remove_leftovers
-from fastpose.train.async_save import StateSaver
-from fastpose.train.checkpoint import Progress, damaged_file, list_states, load_state
-from fastpose.train.retention import Retention
+from fastpose.train.saving.async_save import StateSaver
+from fastpose.train.saving.checkpoint import Progress, damaged_file, list_states, load_state
+from fastpose.train.saving.retention import Retention
 
 WIDTH = 20_000  # 730 kB a state
 

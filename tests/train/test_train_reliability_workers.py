@@ -17,7 +17,7 @@ from processes import context
 from fastpose.data import CropDataset, EpochSampler, make_loader, worker_places
 from fastpose.errors import DataError, ImageError
 from fastpose.train.config_io import load_config
-from fastpose.train.datasets import train_table
+from fastpose.train.tasks.pose_data import train_table
 
 LIMIT_S = 10.0
 BAD = 5

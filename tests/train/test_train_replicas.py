@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fastpose.errors import ConfigError
-from fastpose.train.replicas import checksum, difference, replicate
+from fastpose.train.parallel.replicas import checksum, difference, replicate
 
 
 def test_checksum_sees_one_bit_and_the_order():

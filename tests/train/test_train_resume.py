@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fastpose.train.checkpoint import list_states
 from fastpose.train.config_io import load_config
 from fastpose.train.loop import Trainer
+from fastpose.train.saving.checkpoint import list_states
 
 SETTINGS = [
     "data.input_size=[64, 64]",

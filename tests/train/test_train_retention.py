@@ -7,9 +7,9 @@ import pytest
 from tiny_state import trained
 
 from fastpose.errors import ConfigError
-from fastpose.train.checkpoint import Progress, list_states, load_state, save_state
-from fastpose.train.progress import state_name, state_place
-from fastpose.train.retention import Retention
+from fastpose.train.saving.checkpoint import Progress, list_states, load_state, save_state
+from fastpose.train.saving.progress import state_name, state_place
+from fastpose.train.saving.retention import Retention
 
 PLACES = [(1, 0), (2, 0), (2, 64), (3, 0), (4, 0), (4, 64), (5, 0), (5, 64)]
 

@@ -8,9 +8,10 @@ from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.heatmap import gaussian_heatmaps
 from fastpose.reference.loss import heatmap_mse, heatmap_ohkm
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine.step import TrainStep
 from fastpose.train.feed import replace_unusable
+from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
-from fastpose.train.step import TrainStep
 
 K = 5
 
@@ -36,8 +37,9 @@ def test_step_is_official_loss_then_adam(loss, unbiased):
     config = TrainConfig(loss=loss, ohkm_topk=3, optimizer="adam")
     model, data = network(), batch()
     optimizer = build_optimizer(model, config, torch.device("cpu"))
-    options = {"sigma": 1.0, "dtype": None, "device": torch.device("cpu"), "unbiased": unbiased}
-    step = TrainStep(model, optimizer, config, **options)
+    topk = config.ohkm_topk if loss == "ohkm" else None
+    objective = HeatmapObjective(sigma=1.0, unbiased=unbiased, topk=topk)
+    step = TrainStep(model, optimizer, config, objective=objective, dtype=None, device=torch.device("cpu"))
     step(data, 0.01)
 
     plain = network()
@@ -63,7 +65,14 @@ def test_gradient_is_clipped_to_the_norm():
     config = TrainConfig(clip_grad=1e-4)
     model = network()
     optimizer = build_optimizer(model, config, torch.device("cpu"))
-    TrainStep(model, optimizer, config, sigma=1.0, dtype=None, device=torch.device("cpu"))(batch(), 0.01)
+    TrainStep(
+        model,
+        optimizer,
+        config,
+        objective=HeatmapObjective(sigma=1.0),
+        dtype=None,
+        device=torch.device("cpu"),
+    )(batch(), 0.01)
     norm = torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert norm == pytest.approx(1e-4, rel=1e-3)
 
@@ -73,7 +82,14 @@ def test_bf16_step_stays_close_to_float32():
     for dtype in (None, torch.bfloat16):
         model = network()
         optimizer = build_optimizer(model, TrainConfig(), torch.device("cpu"))
-        step = TrainStep(model, optimizer, TrainConfig(), sigma=1.0, dtype=dtype, device=torch.device("cpu"))
+        step = TrainStep(
+            model,
+            optimizer,
+            TrainConfig(),
+            objective=HeatmapObjective(sigma=1.0),
+            dtype=dtype,
+            device=torch.device("cpu"),
+        )
         step(batch(), 0.01)
         rows.append(step.sums[0].item())
     assert rows[1] == pytest.approx(rows[0], rel=0.02)

@@ -10,10 +10,10 @@ import safetensors.torch
 import torch
 
 from fastpose.models import HRNet, HRNetConfig, ModelMeta
-from fastpose.train.checkpoint import list_states
 from fastpose.train.config_io import load_config
 from fastpose.train.loop import Trainer
-from fastpose.train.progress import state_place
+from fastpose.train.saving.checkpoint import list_states
+from fastpose.train.saving.progress import state_place
 
 NAME = "tiny_hrnet"
 SETTINGS = [

@@ -14,7 +14,15 @@ from fastpose.data.mpii import read_mpii
 from fastpose.data.persons import PersonTable
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.keypoints import KeypointSet
-from fastpose.models import PoseModel, create_model, create_trained, load_weights, read_meta
+from fastpose.models import (
+    ModelMeta,
+    Network,
+    PoseModel,
+    create_model,
+    create_trained,
+    load_weights,
+    read_meta,
+)
 from fastpose.train.config import Config
 
 logger = logging.getLogger(__name__)
@@ -61,8 +69,8 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
         _check_meta(trained, options)
-        return create_trained(name, joints, trained, **options)
-    model = create_model(name, joints, **options)
+        return pose_model(create_trained(name, joints, trained, **options))
+    model = pose_model(create_model(name, joints, **options))
     model.reset_parameters(config.model.init)
     if config.model.weights is not None:
         load_weights(model, config.model.weights)
@@ -70,10 +78,16 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     return model
 
 
+def pose_model(network: Network) -> PoseModel:
+    if not isinstance(network, PoseModel):
+        raise ConfigError(f"{network.meta.model} is a {network.meta.task} network, not one for poses")
+    return network
+
+
 def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
     """Weights that say on which keypoints they were trained are not scored on others."""
     saved = read_meta(trained)
-    if saved is None:
+    if not isinstance(saved, ModelMeta):  # loading says what is wrong with one for another task
         return
     if saved.keypoints is not None and saved.keypoints.names != options["keypoints"].names:
         raise CheckpointError(

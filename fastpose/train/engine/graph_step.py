@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fastpose.device import autocast, autocast_dtype
-from fastpose.train.batch_counts import BatchCounts
-from fastpose.train.compiling import compiled
-from fastpose.train.ema import Ema
-from fastpose.train.graph import StepGraph, warmup_of
-from fastpose.train.guarded import GuardedOptimizer
-from fastpose.train.update import Update
+from fastpose.train.engine.batch_counts import BatchCounts
+from fastpose.train.engine.compiling import compiled
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.graph import StepGraph, warmup_of
+from fastpose.train.engine.guarded import GuardedOptimizer
+from fastpose.train.engine.update import Update
 
 
 class GraphStep:
@@ -27,9 +27,9 @@ class GraphStep:
 
     Computes what the ordinary loop computes: zero_grad, `loss_fn(model(inputs), *targets)`, backward, clip,
     `optimizer.step()`. A step whose gradient is not finite changes neither weights, optimizer state nor
-    running statistics (see `fastpose.train.update.Update`). The first three steps of a shape of batch run as
-    they are, then one is captured and from there on replayed. On the CPU, and wherever a graph is impossible,
-    all steps run as they are; `reason` says why.
+    running statistics (see `fastpose.train.engine.update.Update`). The first three steps of a shape of batch
+    run as they are, then one is captured and from there on replayed. On the CPU, and wherever a graph is
+    impossible, all steps run as they are; `reason` says why.
 
     Batches may be on the host; from pinned memory they are copied while the step before runs. The model's
     training mode, learning rates set by hand or by a scheduler, options of the optimizer and loaded states

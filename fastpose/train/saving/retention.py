@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastpose.errors import ConfigError
 from fastpose.files import remove_folder
-from fastpose.train.progress import list_states, state_place
+from fastpose.train.saving.progress import list_states, state_place
 
 logger = logging.getLogger(__name__)
 

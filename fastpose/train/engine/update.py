@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastpose.train.ema import Ema
-from fastpose.train.guarded import GuardedOptimizer
-from fastpose.train.kept_buffers import KeptBuffers
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.guarded import GuardedOptimizer
+from fastpose.train.engine.kept_buffers import KeptBuffers
 
 
 class Update:

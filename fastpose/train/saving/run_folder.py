@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastpose.errors import CheckpointError, ConfigError, OutputError
-from fastpose.train.checkpoint import list_states
 from fastpose.train.config import Config
 from fastpose.train.config_io import load_config
+from fastpose.train.saving.checkpoint import list_states
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ FREE = (  # what may differ when a run goes on: places, speed, and what is said 
     "train.amp", "train.channels_last", "train.graph", "train.max_bad_steps", "train.keep_every",
     "train.async_save", "train.on_save_error", "train.bucket_mb", "data.warp", "run.patience", "val.every",
     "val.batch_size", "val.amp", "run.dir", "run.name", "run.device", "run.threads", "run.pictures_every",
-    "run.tensorboard",
+    "run.tensorboard", "run.deterministic",
 )  # fmt: skip
 
 

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from fastpose.device import autocast
-from fastpose.metrics.pck import joint_accuracy
-from fastpose.nn.normalize import normalize_crops
 from fastpose.nn.streams import run_branches
-from fastpose.ops import heatmap_loss
-from fastpose.train.bad_steps import BadSteps, Place
-from fastpose.train.batch_counts import BatchCounts
-from fastpose.train.compiling import compiled
 from fastpose.train.config import TrainConfig
-from fastpose.train.ema import Ema
-from fastpose.train.graph import StepGraph, warmup_of
-from fastpose.train.guarded import GuardedOptimizer
+from fastpose.train.engine.bad_steps import BadSteps, Place
+from fastpose.train.engine.batch_counts import BatchCounts
+from fastpose.train.engine.compiling import compiled
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.graph import StepGraph, warmup_of
+from fastpose.train.engine.guarded import GuardedOptimizer
+from fastpose.train.engine.readback import Readback
+from fastpose.train.engine.update import Update
+from fastpose.train.objectives import Objective
 from fastpose.train.optim import set_learning_rate
-from fastpose.train.readback import Readback
-from fastpose.train.update import Update
 
-SUMS = ("loss", "samples", "correct", "joints")
-INPUTS = ("crop", "joints", "weight")
+SUMS = ("loss", "samples", "correct", "counted")
 
 
 @dataclass
 class StepReport:
-    """What a finished step says: `accuracy`, share of correct joints; `skipped`, nothing changed."""
+    """What a finished step says: `accuracy`, the objective's score; `skipped`, nothing changed."""
 
     place: Place
     loss: float
@@ -50,6 +47,7 @@ class TrainStep:
 
     Args:
         model: the plain network, on `device`.
+        objective: what its output is trained towards.
         forward: what computes the prediction with it if not the model itself, such as
             DistributedDataParallel; `config.compile` compiles it.
         dtype: of autocast; float16 gets a loss scale, which stays on the device.
@@ -63,17 +61,16 @@ class TrainStep:
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
         *,
-        sigma: float,
+        objective: Objective,
         dtype: torch.dtype | None,
         device: torch.device,
-        unbiased: bool = False,
         forward: nn.Module | None = None,
         ema: Ema | None = None,
         graph: bool = True,
         max_bad_steps: int = 10,
     ) -> None:
         self.model, self.optimizer, self.config = model, optimizer, config
-        self.sigma, self.unbiased, self.dtype, self.device = sigma, unbiased, dtype, device
+        self.objective, self.dtype, self.device = objective, dtype, device
         self.ema = ema
         self.forward = compiled(forward or model, config.compile)
         self.scaler = torch.amp.GradScaler(device.type) if dtype is torch.float16 else None
@@ -93,8 +90,8 @@ class TrainStep:
         """Takes one step, or starts it: a GPU may be up to two steps behind.
 
         Args:
-            batch: crop (B, H, W, 3) uint8, joints (B, K, 2) input px, weight (B, K), and, for messages, index
-                (B,); on the host, pinned for speed, or on the device.
+            batch: what the objective takes (its `inputs`), B samples each, and, for messages, index (B,); on
+                the host, pinned for speed, or on the device.
             rate: learning rate.
             epoch, number: which batch this is, for messages; from 0.
 
@@ -104,7 +101,7 @@ class TrainStep:
         if self.guarded.refresh():
             self.graph.reset()
         set_learning_rate(self.optimizer, rate)
-        report = self.graph({name: batch[name] for name in INPUTS})
+        report = self.graph({name: batch[name] for name in self.objective.inputs})
         self._reports.push(report, Place(epoch, number, rate, batch.get("index")))
         self._read(self._reports.ready())
 
@@ -117,25 +114,25 @@ class TrainStep:
 
         Returns (3,) float64: loss, accuracy, and 1 for a skipped step.
         """
-        crop, joints, weight = (batch[name] for name in INPUTS)
-        input_size = (crop.shape[2], crop.shape[1])
-        target: dict[str, Any] = {"input_size": input_size, "sigma": self.sigma, "unbiased": self.unbiased}
+        objective = self.objective
         self.update.before()
         counting = self._counts.together() if self._counts else contextlib.nullcontext()
         with autocast(self.dtype, self.device), counting:
-            prediction = self.forward(normalize_crops(crop))
-        topk = self.config.ohkm_topk if self.config.loss == "ohkm" else None
-        loss = heatmap_loss(prediction, joints, weight, topk=topk, **target)
-        score = _scorer(joints, weight, target)
-        value, accuracy = run_branches([self.update.backward, score], [loss, prediction.detach()])
-        return self._count(value.double(), accuracy, len(crop), self.update.step())
+            prediction = self.forward(objective.network_input(batch))
+        loss = objective.loss(prediction, batch)
+        settled = tree_map_only(Tensor, Tensor.detach, prediction)
+        value, accuracy = run_branches(
+            [self.update.backward, lambda output: objective.score(output, batch)], [loss, settled]
+        )
+        samples = len(batch[objective.inputs[0]])
+        return self._count(value.double(), accuracy, samples, self.update.step())
 
     @torch.no_grad()
     def _count(self, loss: Tensor, accuracy: Tensor, samples: int, skipped: Tensor) -> Tensor:
-        """accuracy: (2,) float64, the mean over joints and the number of them."""
-        mean, joints = accuracy.unbind()
+        """accuracy: (2,) float64, the mean score and of how many."""
+        mean, counted = accuracy.unbind()
         size = torch.full_like(mean, samples)
-        row = torch.stack([loss * size, size, mean * joints, joints])
+        row = torch.stack([loss * size, size, mean * counted, counted])
         self.sums += torch.where(skipped > 0, 0.0, row)
         return torch.stack([loss, mean, skipped.double()])
 
@@ -143,12 +140,3 @@ class TrainStep:
         for place, (loss, accuracy, skipped) in reports:
             self.latest = StepReport(place, loss, accuracy, bool(skipped))
             self.bad_steps.see(place, bool(skipped))
-
-
-def _scorer(joints: Tensor, weight: Tensor, target: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    @torch.no_grad()
-    def score(prediction: Tensor) -> Tensor:
-        found = joint_accuracy(prediction, joints, (weight > 0).to(torch.float32), **target)
-        return torch.stack([found.mean, found.counted.to(found.mean.dtype)])
-
-    return score

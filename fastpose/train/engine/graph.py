@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fastpose.nn.streams import rehearsal
-from fastpose.train import capture
-from fastpose.train.staging import Staging
+from fastpose.train.engine import capture
+from fastpose.train.engine.staging import Staging
 
 logger = logging.getLogger(__name__)
 

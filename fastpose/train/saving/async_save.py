@@ -14,13 +14,13 @@ from typing import Literal, Self
 import torch
 
 from fastpose.errors import ConfigError, OutputError
-from fastpose.models import PoseModel
-from fastpose.train.checkpoint import write_state
-from fastpose.train.host_copy import HostCopier
-from fastpose.train.progress import Progress
-from fastpose.train.random_states import RandomStates
-from fastpose.train.retention import Retention
-from fastpose.train.snapshot import Extra, Snapshot, WeightsFile, take_snapshot
+from fastpose.models import Network
+from fastpose.train.saving.checkpoint import write_state
+from fastpose.train.saving.host_copy import HostCopier
+from fastpose.train.saving.progress import Progress
+from fastpose.train.saving.random_states import RandomStates
+from fastpose.train.saving.retention import Retention
+from fastpose.train.saving.snapshot import Extra, Snapshot, WeightsFile, take_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class StateSaver:
 
     def save(
         self,
-        model: PoseModel,
+        model: Network,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler | None,
         progress: Progress,

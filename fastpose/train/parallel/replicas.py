@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastpose.errors import ConfigError
-from fastpose.train.capture import capture_stream
+from fastpose.train.engine.capture import capture_stream
 
 _PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
 _NO_BUFFERS: Any = {

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fastpose.files import write_atomic, write_text
-from fastpose.models import ModelMeta, PoseModel
+from fastpose.models import Meta, Network
 from fastpose.models.safetensors_file import to_safetensors
-from fastpose.train.host_copy import HostCopier, map_tensors
-from fastpose.train.progress import Progress, state_name
-from fastpose.train.random_states import RandomStates
+from fastpose.train.saving.host_copy import HostCopier, map_tensors
+from fastpose.train.saving.progress import Progress, state_name
+from fastpose.train.saving.random_states import RandomStates
 
 
 class Stateful(Protocol):
@@ -51,7 +51,7 @@ class Snapshot:
     """What `take_snapshot` took. Nothing in it may be read before `wait` has returned."""
 
     name: str
-    meta: ModelMeta
+    meta: Meta
     weights: dict[str, Tensor]
     training: dict[str, Any]
     wait: Callable[[], None]
@@ -78,7 +78,7 @@ class Snapshot:
 
 
 def take_snapshot(
-    model: PoseModel,
+    model: Network,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     progress: Progress,
@@ -92,7 +92,7 @@ def take_snapshot(
     model: without torch.compile or DistributedDataParallel around it. random: collected already; without it
     this process's generators are taken. copier: keeps its memory from one snapshot to the next.
     """
-    if not isinstance(model, PoseModel):
+    if not isinstance(model, Network):
         raise TypeError(f"model: a model of fastpose.models is needed, got {type(model).__name__}")
     if random is None:
         random = RandomStates()

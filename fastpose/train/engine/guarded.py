@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastpose.train import capture
+from fastpose.train.engine import capture
 
 _VARYING = ("params", "lr", "initial_lr")
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from fastpose.device import pick_device
 from fastpose.errors import ConfigError, FastposeError, TrainingError
-from fastpose.train.meeting import connect_store, meet
-from fastpose.train.peers import PeerWatch
-from fastpose.train.place import own_device, torchrun_place
-from fastpose.train.replicas import as_bytes, average_buffers, checksum, difference, replicate
+from fastpose.train.parallel.meeting import connect_store, meet
+from fastpose.train.parallel.peers import PeerWatch
+from fastpose.train.parallel.place import own_device, torchrun_place
+from fastpose.train.parallel.replicas import as_bytes, average_buffers, checksum, difference, replicate
 
 T = TypeVar("T")
 

@@ -9,26 +9,26 @@ from types import TracebackType
 from typing import Any, Self
 
 from fastpose.files import make_folder, remove_leftovers
-from fastpose.models import PoseModel
-from fastpose.train.async_save import StateSaver
-from fastpose.train.checkpoint import load_state
+from fastpose.models import Network
 from fastpose.train.config import Config
 from fastpose.train.config_io import save_config
-from fastpose.train.distributed import World
-from fastpose.train.ema import Ema
-from fastpose.train.progress import Progress
-from fastpose.train.random_states import RandomStates
-from fastpose.train.retention import Retention
-from fastpose.train.run_folder import CHECKPOINTS, check_resumable, lock_run
-from fastpose.train.snapshot import WeightsFile
-from fastpose.train.step import TrainStep
+from fastpose.train.engine.ema import Ema
+from fastpose.train.engine.step import TrainStep
+from fastpose.train.parallel.distributed import World
+from fastpose.train.saving.async_save import StateSaver
+from fastpose.train.saving.checkpoint import load_state
+from fastpose.train.saving.progress import Progress
+from fastpose.train.saving.random_states import RandomStates
+from fastpose.train.saving.retention import Retention
+from fastpose.train.saving.run_folder import CHECKPOINTS, check_resumable, lock_run
+from fastpose.train.saving.snapshot import WeightsFile
 
 
 class RunStates:
     """`open` once, then `save` within `with`. Rank 0 alone touches the folder; no disk has to be shared."""
 
     def __init__(
-        self, config: Config, folder: Path, world: World, model: PoseModel, step: TrainStep, ema: Ema | None
+        self, config: Config, folder: Path, world: World, model: Network, step: TrainStep, ema: Ema | None
     ) -> None:
         self.config, self.folder, self.world = config, folder, world
         self.model, self.step = model, step

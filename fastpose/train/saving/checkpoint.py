@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError, OutputError
 from fastpose.files import flush, make_folder, remove_folder, sha256, write_digested
-from fastpose.models import PoseModel
-from fastpose.train.progress import Progress, list_states
-from fastpose.train.random_states import RandomStates
-from fastpose.train.retention import Retention
-from fastpose.train.snapshot import Extra, Snapshot, take_snapshot
+from fastpose.models import Network
+from fastpose.train.saving.progress import Progress, list_states
+from fastpose.train.saving.random_states import RandomStates
+from fastpose.train.saving.retention import Retention
+from fastpose.train.saving.snapshot import Extra, Snapshot, take_snapshot
 
 __all__ = ["Progress", "damaged_file", "list_states", "load_state", "save_state", "write_state"]
 
@@ -37,7 +37,7 @@ _UNUSABLE = (
 
 def save_state(
     folder: Path,
-    model: PoseModel,
+    model: Network,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     progress: Progress,

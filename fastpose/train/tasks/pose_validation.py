@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Literal
@@ -19,19 +18,9 @@ from fastpose.infer.forward import ForwardOptions, Predictions, predict_batches
 from fastpose.models import PoseModel
 from fastpose.reference.dark import MAX_BLUR_KERNEL
 from fastpose.train.config import Config
-from fastpose.train.datasets import crop_dataset
-from fastpose.train.distributed import World
-
-
-def auto_workers(setting: int | Literal["auto"], device: torch.device, processes: int = 1) -> int:
-    """Loader processes: as asked, or enough to feed the device without taking the CPU that computes.
-
-    `processes` of training share the machine's cores.
-    """
-    if setting != "auto":
-        return setting
-    cores = max(1, len(os.sched_getaffinity(0)) // processes)
-    return min(cores, 16) if device.type == "cuda" else (0 if cores <= 2 else min(4, cores // 4 + 1))
+from fastpose.train.loading import auto_workers
+from fastpose.train.parallel.distributed import World
+from fastpose.train.tasks.pose_data import crop_dataset
 
 
 def blur_kernel(setting: int | Literal["auto"], sigma: float) -> int:
@@ -98,6 +87,8 @@ def _predict(
         refine=val.refine,
         blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
         dtype=autocast_dtype(val.amp, device),
+        mean=model.meta.mean,
+        std=model.meta.std,
     )
     return without_padding(predict_batches(model, fixed_chunks(loader, chunk, on_batch), options))
 

@@ -1,0 +1,94 @@
+"""Finding the joints of persons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastpose.data.persons import PersonTable
+from fastpose.errors import ConfigError
+from fastpose.infer.evaluation import Evaluation
+from fastpose.infer.forward import Predictions
+from fastpose.models import PoseModel
+from fastpose.train.config import Config
+from fastpose.train.objectives import HeatmapObjective, Objective
+from fastpose.train.parallel.distributed import World
+from fastpose.train.pictures import save_sheet
+from fastpose.train.tasks.pose_data import build_model, crop_dataset, train_table, val_table
+from fastpose.train.tasks.pose_validation import rows_of, validate
+from fastpose.train.tasks.task import OnBatch
+
+
+class PoseTask:
+    """A `fastpose.train.tasks.Task` over tables of persons."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def train_table(self) -> PersonTable:
+        return train_table(self.config)
+
+    def val_table(self) -> PersonTable:
+        return val_table(self.config)
+
+    def check(self, train: PersonTable, val: PersonTable) -> None:
+        ours, theirs = train.keypoints, val.keypoints
+        if ours.names != theirs.names:
+            raise ConfigError(
+                f"data: the training set has the {ours.num_joints} keypoints {', '.join(ours.names)}, the "
+                f"validation set the {theirs.num_joints} {', '.join(theirs.names)}; they must be the same"
+            )
+        topk = self.config.train.ohkm_topk
+        if self.config.train.loss == "ohkm" and topk > ours.num_joints:
+            raise ConfigError(f"train.ohkm_topk={topk}: the data has {ours.num_joints} joints")
+
+    def describe(self, table: PersonTable) -> str:
+        return f"{len(table)} persons in {len(table.file_names)} pictures"
+
+    def build_model(self, table: PersonTable, trained: str | Path | None = None) -> PoseModel:
+        return build_model(self.config, table.keypoints, trained)
+
+    def train_dataset(self, table: PersonTable, model: PoseModel, *, parts: bool) -> Any:
+        return crop_dataset(self.config, table, model.meta.channel_order, training=True, parts=parts)
+
+    def objective(self, model: PoseModel) -> Objective:
+        data, train = self.config.data, self.config.train
+        if model.output == "queries":
+            from fastpose.train.set_objective import SetObjective
+
+            if train.loss not in ("auto", "set"):
+                raise ConfigError(f"train.loss={train.loss}: {model.meta.model} is trained with the set loss")
+            return SetObjective(visible_only=train.visible_only, mean=model.meta.mean, std=model.meta.std)
+        if train.loss not in ("auto", "mse", "ohkm"):
+            raise ConfigError(
+                f"train.loss={train.loss}: {model.meta.model} predicts heatmaps; choose mse or ohkm"
+            )
+        return HeatmapObjective(
+            sigma=data.sigma,
+            unbiased=data.target == "unbiased",
+            topk=train.ohkm_topk if train.loss == "ohkm" else None,
+            heatmaps=model.heatmaps,
+            mean=model.meta.mean,
+            std=model.meta.std,
+        )
+
+    def validate(
+        self, model: Any, table: PersonTable, device: torch.device, on_batch: OnBatch, world: World
+    ) -> tuple[Evaluation, Predictions]:
+        return validate(model, self.config, table, device, on_batch, world)
+
+    def rows(self, count: int, world: World) -> int:
+        return len(rows_of(self.config, count, world))
+
+    def draw(self, path: Path, table: PersonTable, predictions: Predictions) -> None:
+        save_sheet(path, table, predictions)
+
+    def conditions(self, model: PoseModel, count: int) -> str:
+        """Boxes, crops, precision, flip test and refinement."""
+        val, (width, height) = self.config.val, self.config.data.input_size
+        boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
+        flip = "with" if val.flip_test else "without"
+        crops = f"crops {width}x{height} {model.meta.channel_order}"
+        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, refine {val.refine}"
