@@ -55,10 +55,16 @@ def run(args: argparse.Namespace) -> None:
     with start_world(config.run.device, patience=config.run.patience) as world:
         if folder is None:
             named = Path(config.run.dir) / "train" / (config.run.name or config.name)
-            # torchrun starts the same command again: it goes on with what the first start began.
-            choose = latest_folder if world.restarts else free_folder
-            folder = named if args.resume else Path(world.from_main(lambda: str(choose(named))))
+            folder = named if args.resume else Path(world.from_main(lambda: str(_own_folder(named, world))))
         train(config, folder, world)
+
+
+def _own_folder(named: Path, world: Any) -> Path:
+    """A new folder, or, where torchrun starts the same command again, the one that its first start began."""
+    from fastpose.train.saving.job import folder_of_job
+
+    begun = folder_of_job(named, world.job)
+    return begun or (latest_folder(named) if world.restarts else free_folder(named))
 
 
 def train(config: Any, folder: Path, world: Any = None) -> Any:

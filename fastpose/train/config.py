@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fastpose.data.augment import Augmentation
+from fastpose.data.segmentation_augment import SegmentationAugmentation
 
 Loss = Literal["auto", "mse", "ohkm", "set", "ce", "ohem", "ce_dice", "ce_dice_seed"]
 
@@ -18,6 +19,7 @@ class ModelConfig:
     init: Literal["official", "kaiming"] = "official"  # where no weights are given; kaiming learns faster
     weights: str | None = None  # official .pth, mmpose .pth, ImageNet backbone, or .safetensors
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # auto: what the weights say, else the network's
+    align_corners: bool | Literal["auto"] = "auto"  # of segmentation networks; auto: as channel_order
 
 
 @dataclass
@@ -38,7 +40,7 @@ class FiguresConfig:
 class DataConfig:
     """Where pictures and annotations are and how a person is cut out of them."""
 
-    format: Literal["coco", "mpii", "figures"] = "coco"  # coco, mpii or figures (rendered)
+    format: Literal["coco", "mpii", "voc", "figures"] = "coco"  # voc: of segmentation; figures are rendered
     root: str | None = None  # a folder in the official layout of the format
     train_split: str = "train2017"  # names the annotation file and the folder of pictures
     val_split: str = "val2017"  # the same for evaluation
@@ -83,6 +85,9 @@ class TrainConfig:
     warmup_steps: int = 0  # steps of linear rise at the start
     loss: Loss = "auto"  # auto: that of the network, mse, set or ce; ohkm: the hardest joints of each sample
     ohkm_topk: int = 8  # joints that ohkm keeps
+    class_weights: list[float] | None = None  # of segmentation losses, one a class
+    ohem_threshold: float = 0.9  # ohem: pixels whose class has less probability count
+    ohem_keep: int = 131072  # ohem: and at least so many of a batch
     visible_only: bool = False  # set: only visible joints are matched (official: all)
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
     channels_last: bool = True  # memory layout
@@ -107,6 +112,9 @@ class ValConfig:
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
     flip_test: bool = True  # average in the mirrored picture
     shift_heatmap: bool = True  # official one-pixel shift of the mirrored heatmaps
+    window: list[int] | None = None  # width, height of a segmentation network's sliding window; null: whole
+    stride_rate: float = 0.6666666666666666  # of the window: how far it slides
+    scales: list[float] = field(default_factory=lambda: [1.0])  # of a picture, averaged, for segmentation
     refine: Literal["none", "quarter", "dark"] = "quarter"  # how a peak becomes a point: dark is the finest
     blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark; auto: 11 for data.sigma 2, 17 for 3
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
@@ -140,6 +148,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: Augmentation = field(default_factory=Augmentation)
+    segmentation: SegmentationAugmentation = field(default_factory=SegmentationAugmentation)
     train: TrainConfig = field(default_factory=TrainConfig)
     val: ValConfig = field(default_factory=ValConfig)
     run: RunConfig = field(default_factory=RunConfig)

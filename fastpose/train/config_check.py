@@ -23,6 +23,7 @@ AT_LEAST = {
     "train.keep_every": 0,
     "train.max_bad_steps": 0,
     "train.momentum": 0,
+    "train.ohem_keep": 1,
     "train.ohkm_topk": 1,
     "train.save_steps": 0,
     "train.warmup_steps": 0,
@@ -30,7 +31,10 @@ AT_LEAST = {
     "val.batch_size": 1,
     "val.every": 1,
 }
-ABOVE_ZERO = ("data.sigma", "run.patience", "train.bucket_mb", "train.gamma", "train.lr", "train.poly_power")
+ABOVE_ZERO = (
+    "data.sigma", "run.patience", "train.bucket_mb", "train.gamma", "train.lr", "train.ohem_threshold",
+    "train.poly_power",
+)  # fmt: skip
 LENGTHS = {
     "data.figures.facing": 3,
     "data.figures.image_size": 2,
@@ -51,6 +55,7 @@ def check_config(config: Config) -> None:
         if len(_value(config, key)) != length:
             raise ConfigError(f"{key}={_value(config, key)}: must be {length} numbers")
     _check_data(config)
+    _check_segmentation(config)
     name = config.run.name or config.name
     if Path(name).name != name:
         raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
@@ -81,10 +86,25 @@ def _check_data(config: Config) -> None:
     if any(len(pair) != 2 for pair in data.flip_pairs or []):
         raise ConfigError(f"data.flip_pairs={data.flip_pairs}: must be pairs of joint numbers")
     files = (data.train_annotations, data.train_images, data.val_annotations, data.val_images)
-    if (data.format == "mpii" and not data.root) or (data.format == "coco" and not (data.root or all(files))):
+    if (data.format in ("mpii", "voc") and not data.root) or (
+        data.format == "coco" and not (data.root or all(files))
+    ):
         raise ConfigError(
             f"data.root is not set: give the folder of the {data.format} data, data.root=FOLDER"
         )
+
+
+def _check_segmentation(config: Config) -> None:
+    val = config.val
+    if val.window is not None and (len(val.window) != 2 or min(val.window) < 32):
+        raise ConfigError(f"val.window={val.window}: must be width and height of 32 pixels or more, or null")
+    if not 0 < val.stride_rate <= 1:
+        raise ConfigError(f"val.stride_rate={val.stride_rate}: must be above 0 and at most 1")
+    if not val.scales or not all(0 < scale <= 10 for scale in val.scales):
+        raise ConfigError(f"val.scales={val.scales}: must be numbers above 0, such as [0.75, 1.0, 1.25]")
+    weights = config.train.class_weights
+    if weights is not None and not (all(0 <= weight < 1e6 for weight in weights) and any(weights)):
+        raise ConfigError(f"train.class_weights={weights}: must be 0 or more, and not all 0")
 
 
 def _value(config: Config, key: str) -> Any:

@@ -17,6 +17,7 @@ from fastpose.files import make_folder
 from fastpose.infer.evaluation import Evaluation
 from fastpose.models import Network
 from fastpose.train.config import Config
+from fastpose.train.engine.deterministic import make_deterministic
 from fastpose.train.engine.ema import Ema
 from fastpose.train.engine.step import SUMS, StepReport, TrainStep
 from fastpose.train.feed import TrainFeed
@@ -24,6 +25,7 @@ from fastpose.train.log import RunLog, SilentLog
 from fastpose.train.optim import build_optimizer, learning_rate
 from fastpose.train.parallel.batch_plan import plan_batches
 from fastpose.train.parallel.distributed import World
+from fastpose.train.parallel.skipped_steps import SkippedSteps
 from fastpose.train.saving.run_folder import CHECKPOINTS
 from fastpose.train.saving.run_states import RunStates
 from fastpose.train.tasks import task_for
@@ -41,6 +43,8 @@ class Trainer:
         self.config, self.folder = config, folder
         self.world = world or World(pick_device(config.run.device))
         self.device = self.world.device
+        if config.run.deterministic:
+            make_deterministic()
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         torch.manual_seed(config.run.seed)
@@ -64,6 +68,9 @@ class Trainer:
         self.steps_per_epoch = self.feed.steps
         self.states = RunStates(config, folder, self.world, self.model, self.step, self.ema)
         self.progress, self.resumed = self.states.open(self.plan.total)
+        self.step.bad_steps.describe = SkippedSteps(self.world, folder, self.states.attempt)
+        self.step.bad_steps.aloud = self.world.is_main
+        self._skipped_before = 0
 
     def _make_step(self) -> TrainStep:
         config = self.config
@@ -112,8 +119,8 @@ class Trainer:
     def _epoch(self, log: RunLog | SilentLog) -> tuple[dict[str, Any], float]:
         """The row of the results, and how many samples were trained on since the start or the resume."""
         config, progress = self.config, self.progress
-        self.feed.unusable = 0
-        skipped = self.step.bad_steps.total
+        self.feed.unusable = progress.unusable if self.world.is_main else 0
+        self._skipped_before = self.step.bad_steps.total - progress.skipped
         before = progress.sums[1] if progress.sums else 0.0
         self.model.train()
         saved = progress.sums if self.world.is_main else []  # they are those of all processes
@@ -130,15 +137,15 @@ class Trainer:
                 if every and progress.batch % every == 0 and not at_end:
                     self._save_within()
         loss, samples, correct, counted = self._meet()
-        skipped = self.step.bad_steps.total - skipped
         if not samples:
-            _refuse_empty(skipped)
+            _refuse_empty(progress.skipped)
         row = {
             "epoch": progress.epoch + 1,
             "lr": self._rate(-1),
             "loss": loss / samples,
             "accuracy": correct / max(counted, 1.0),
-            "skipped": skipped,
+            "skipped": progress.skipped,
+            "unusable": progress.unusable,
         }
         return row, samples - before
 
@@ -152,6 +159,9 @@ class Trainer:
         progress = self.progress
         self.step.finish()
         progress.sums = self.world.collect(self.step.sums)
+        progress.skipped = self.step.bad_steps.total - self._skipped_before
+        progress.unusable = int(self.world.sum([self.feed.unusable])[0])
+        self.feed.unusable = progress.unusable if self.world.is_main else 0  # as with the sums
         if not math.isfinite(progress.sums[0]):
             raise TrainingError(
                 f"the loss is not finite in epoch {progress.epoch + 1} by batch {progress.batch}; "
@@ -191,7 +201,6 @@ class Trainer:
         self, log: RunLog | SilentLog, row: dict[str, Any], evaluation: Evaluation | None
     ) -> None:
         progress = self.progress
-        row["unusable"] = int(self.world.sum([self.feed.unusable])[0])
         headline = evaluation.headline if evaluation else None
         score = row.get(headline) if headline else None
         note = {"epoch": progress.epoch + 1, "metric": headline, "score": score}
@@ -200,6 +209,7 @@ class Trainer:
             progress.best, progress.best_epoch = score, progress.epoch + 1
         progress.history.append(row)
         progress.epoch, progress.batch, progress.sums = progress.epoch + 1, 0, []
+        progress.skipped = progress.unusable = 0
         self.states.wait()  # or results.csv could get two rows ahead of the states
         self.states.attempt(lambda: log.epoch(progress.history, self.config.train.epochs))
         self.states.save(progress, note=note, best=best)

@@ -16,7 +16,7 @@ from conftest import shared_path
 from fastpose.cli import build_parser, main
 from fastpose.keypoints import COCO_17
 from fastpose.models import create_model, save_weights
-from fastpose.train.saving.run_folder import lock_run
+from fastpose.train.saving.run_lock import lock_run
 
 TINY = [
     "data.input_size=[64, 64]",
@@ -213,7 +213,7 @@ def test_two_trainings_in_one_folder(tmp_path):
 
 KILLED_WITH_A_WORKER_LEFT = """
 import os, pathlib, sys, time
-from fastpose.train.saving.run_folder import lock_run
+from fastpose.train.saving.run_lock import lock_run
 lock = lock_run(pathlib.Path(sys.argv[1]))
 if os.fork() == 0:
     os.close(1)

@@ -9,6 +9,7 @@ or making a tensor of Python numbers fails, as it does there.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,3 +117,16 @@ def play_cuda_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(capture, "can_capture", lambda device: True)
     monkeypatch.setattr(capture, "capture_stream", lambda device: main)
+    play_rmsprop(monkeypatch)
+
+
+def play_rmsprop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's RMSprop looks where its tensors are, and adds 1 to steps on the CPU in a way of its own."""
+    rmsprop = sys.modules[torch.optim.RMSprop.__module__]
+    monkeypatch.setattr(rmsprop, "_get_capturable_supported_devices", lambda: ["cpu"])
+    one, make = torch.tensor(1.0), torch.tensor
+
+    def tensor(data: Any, **options: Any) -> Tensor:
+        return one if options == {"device": "cpu"} and data == 1.0 else make(data, **options)
+
+    monkeypatch.setattr(torch, "tensor", tensor)

@@ -10,7 +10,7 @@ from torch import nn
 import fastpose
 from fastpose.errors import ConfigError
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import WARMUP
+from fastpose.train.engine.graph import MAX_RESETS, WARMUP, WORTH
 
 
 def network() -> nn.Module:
@@ -60,19 +60,73 @@ def test_on_the_cpu_says_why_there_is_no_graph():
     assert not first.requires_grad
 
 
-def test_other_optimizers_run_ungraphed(monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "captured"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), 1),
+        (lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5), 1),
+        (lambda p: torch.optim.Adagrad(p, lr=0.1), 0),
+    ],
+    ids=["sgd", "rmsprop", "adagrad-ungraphed"],
+)
+def test_other_optimizers(monkeypatch, make, captured):
     play_cuda_on_cpu(monkeypatch)
     model, plain = network(), network()
-    step = fastpose.graph_step(model, nn.functional.mse_loss, torch.optim.SGD(model.parameters(), lr=0.1))
-    sgd = torch.optim.SGD(plain.parameters(), lr=0.1)
-    for images, targets in batches(WARMUP + 2):
+    step = fastpose.graph_step(model, nn.functional.mse_loss, make(model.parameters()))
+    ordinary = make(plain.parameters())
+    for images, targets in batches(WARMUP + 4):
         step(images, targets)
-        sgd.zero_grad()
+        ordinary.zero_grad()
         nn.functional.mse_loss(plain(images), targets).backward()
-        sgd.step()
-    assert "SGD" in step.reason
+        ordinary.step()
+    assert ("Adagrad" in step.reason) == (not captured)
+    assert step._graph.captured == captured
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_options_that_change_with_each_step_end_the_captures(monkeypatch, caplog):
+    """As OneCycleLR does with Adam's betas."""
+    play_cuda_on_cpu(monkeypatch)
+    model, plain = network(), network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    step = fastpose.graph_step(model, nn.functional.mse_loss, optimizer)
+    ungraphed = torch.optim.Adam(plain.parameters(), lr=0.01)
+    other = fastpose.graph_step(plain, nn.functional.mse_loss, ungraphed, graph=False)
+    for number, (images, targets) in enumerate(batches(MAX_RESETS + WARMUP + 3)):
+        for one in (optimizer, ungraphed):
+            one.param_groups[0]["betas"] = (0.9 - 0.01 * number, 0.99)
+        step(images, targets)
+        other(images, targets)
+        assert bool(step.reason) == (number >= MAX_RESETS)
+    said = "it would be captured anew every few steps (the optimizer's betas changed)"
+    assert step.reason == said
+    assert [record.message for record in caplog.records] == [
+        f"the training step runs without a CUDA graph: {said}"
+    ]
     for name, tensor in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
+
+
+def test_changes_between_which_a_graph_pays_are_followed_for_good(monkeypatch):
+    play_cuda_on_cpu(monkeypatch)
+    model = nn.Linear(2, 1)
+    step = fastpose.graph_step(model, nn.functional.mse_loss, torch.optim.Adam(model.parameters()))
+    x, y = torch.randn(3, 2), torch.randn(3, 1)
+    for number in range(MAX_RESETS + 2):
+        model.train(bool(number % 2))
+        for _ in range(WARMUP + WORTH):
+            step(x, y)
+        assert (step.reason, step._graph.captured) == ("", 1)
+
+
+def test_an_optimizer_that_would_train_nothing_is_refused():
+    of_another = torch.optim.Adam(copy.deepcopy(network()).parameters())
+    with pytest.raises(ConfigError, match="optimizer: holds no parameter of the model"):
+        fastpose.graph_step(network(), nn.functional.mse_loss, of_another)
+    model = network()
+    with pytest.raises(ConfigError, match="optimizer: LBFGS"):
+        fastpose.graph_step(model, nn.functional.mse_loss, torch.optim.LBFGS(model.parameters()))
 
 
 def test_bad_batch_is_skipped_and_counted():

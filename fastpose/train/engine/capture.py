@@ -16,14 +16,18 @@ def can_capture(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-@functools.cache
 def capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of all captures on `device`.
+    """The stream of all captures on `device`; one without an index is the current one.
 
     DistributedDataParallel keeps autograd's accumulators, which belong to the stream they were made on: make
     it inside `with torch.cuda.stream(capture_stream(device))` if its step is to be captured.
     """
-    return torch.cuda.Stream(device)
+    return _stream(torch.cuda.current_device() if device.index is None else device.index)
+
+
+@functools.cache
+def _stream(index: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(torch.device("cuda", index))
 
 
 def capture(

@@ -21,6 +21,10 @@ WARMUP = 3
 DDP_WARMUP = 11
 """The same for DistributedDataParallel, which regroups its buckets and takes its timings in its first ten."""
 MAX_SHAPES = 8
+WORTH = 16
+"""Replays that pay for a capture and the steps before it."""
+MAX_RESETS = 10
+"""Resets in a row without that many replays, after which no capture is tried any more."""
 
 Body = Callable[[dict[str, Tensor]], Tensor]
 
@@ -59,12 +63,14 @@ class StepGraph:
         self.reason = why_not or ("" if self._staged else f"the device is {device}")
         self._shapes: dict[Any, _Shape] = {}
         self._pool: Any = None
+        self._steps = self._replays = self._resets = 0
         if self.reason and not quiet:
             level = logging.DEBUG if device.type == "cpu" else logging.INFO  # nobody expects one on a CPU
             logger.log(level, "the training step runs without a CUDA graph: %s", self.reason)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """batch: names -> tensors on any device; copied asynchronously from pinned host memory."""
+        self._steps += 1
         if not self._staged:
             return self.body(dict(batch))
         shape = self._shape(batch)
@@ -74,6 +80,7 @@ class StepGraph:
         if not self.reason and shape.graph is None and shape.steps >= self.warmup:
             self._capture(shape, inputs)
         if shape.graph is not None:
+            self._replays += 1
             shape.graph.replay()
             return shape.output
         shape.steps += 1
@@ -84,12 +91,24 @@ class StepGraph:
         """Shapes of batches that have a graph."""
         return sum(shape.graph is not None for shape in self._shapes.values())
 
-    def reset(self) -> None:
-        """Drops all graphs, for a model or an optimizer that is not the captured one any more."""
+    def reset(self, why: str = "it was asked for") -> None:
+        """Drops all graphs, for a model or an optimizer that is not the captured one any more.
+
+        Where this keeps happening before a graph has paid, such as with options that change with each step,
+        it is the last time; `why` is then in `reason`.
+        """
         if self.captured:
             torch.cuda.synchronize(self.device)  # a replay may still use what goes
+        elif self.reason:
+            return
         self._shapes.clear()
         self._pool = None  # one that no graph holds any more cannot be captured into
+        if self._steps:
+            self._resets = self._resets + 1 if self._replays < WORTH else 0
+        self._steps = self._replays = 0
+        if self._resets >= MAX_RESETS and not self.reason:
+            self.reason = f"it would be captured anew every few steps ({why})"
+            logger.warning("the training step runs without a CUDA graph: %s", self.reason)
 
     def _shape(self, batch: Mapping[str, Tensor]) -> _Shape | None:
         key = tuple((name, x.shape, x.dtype, x.stride(), x.is_cuda) for name, x in batch.items())

@@ -38,8 +38,9 @@ class GraphStep:
     Args:
         model: on its device, in its memory format, with or without DistributedDataParallel.
         loss_fn: prediction, *targets -> scalar tensor; may not wait for the device (`.item()`, prints).
-        optimizer: torch.optim.Adam or AdamW to be captured; it is switched to the fused implementation. With
-            another one steps run ungraphed, and each waits for the device.
+        optimizer: over parameters of `model`; torch.optim.Adam, AdamW, SGD or RMSprop to be captured, the
+            first three of which are switched to the fused implementation. With another one steps run
+            ungraphed, and each waits for the device.
         amp: none | bf16 | fp16 | auto, autocast of forward and loss; fp16 with a loss scale.
         clip_grad: largest norm of the gradient, 0 for none.
         compile: False, or "default" or "max-autotune" of torch.compile.
@@ -47,7 +48,8 @@ class GraphStep:
         graph: False runs every step ungraphed.
 
     Raises:
-        ConfigError: `amp` or `compile` is not one of these.
+        ConfigError: `amp` or `compile` is not one of these, or `optimizer` has no parameter of `model` or
+            takes a closure.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class GraphStep:
         for name, tensor in batch.items():
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
-        if self._optimizer.refresh() or self._training != self.model.training:
-            self.reset()
+        if self._optimizer.refresh():
+            self._reset(self._optimizer.changed)
+        elif self._training != self.model.training:
+            self._reset("the model's training mode changed")
         return self._graph(batch).clone()
 
     @property
@@ -103,8 +107,11 @@ class GraphStep:
 
     def reset(self) -> None:
         """Captures anew, for a model that is not the captured one any more."""
+        self._reset("reset() was called")
+
+    def _reset(self, why: str) -> None:
         self._training = self.model.training
-        self._graph.reset()
+        self._graph.reset(why)
 
     def _run(self, batch: dict[str, Tensor]) -> Tensor:
         inputs, *targets = batch.values()

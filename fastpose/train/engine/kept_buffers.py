@@ -1,4 +1,4 @@
-"""A module's buffers as they were before a step, for a step that must leave no trace."""
+"""Tensors as they were before a step, for a step that must leave no trace."""
 
 from __future__ import annotations
 
@@ -8,28 +8,40 @@ import torch
 from torch import Tensor, nn
 
 
-class KeptBuffers:
-    """Running statistics and counts of a module, put back where the device says so; few launches for all.
+class KeptTensors:
+    """Tensors that are put back where the device says so; few launches for all."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._groups = by_dtype(tensor for tensor in tensors if tensor.numel())
+        self._known = {id(tensor) for group in self._groups for tensor in group}
+        self._before: list[Tensor] = []
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether this very tensor is among them."""
+        return id(tensor) in self._known
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Remembers the tensors as they are."""
+        self._before = [_flat(group) for group in self._groups]
+
+    @torch.no_grad()
+    def restore(self, bad: Tensor) -> None:
+        """bad: () on the device, 1 for the tensors as they were at `keep`, 0 for leaving them."""
+        for group, before in zip(self._groups, self._before, strict=True):
+            chosen = torch.where(bad > 0, before, _flat(group))
+            parts = chosen.split([tensor.numel() for tensor in group])
+            torch._foreach_copy_(group, [part.view_as(x) for part, x in zip(parts, group, strict=True)])
+
+
+class KeptBuffers(KeptTensors):
+    """Running statistics and counts of a module.
 
     One non-finite activation would otherwise stay in the running averages for the rest of a run.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._groups = by_dtype(buffer for buffer in module.buffers() if buffer.numel())
-        self._before: list[Tensor] = []
-
-    @torch.no_grad()
-    def keep(self) -> None:
-        """Remembers the buffers as they are."""
-        self._before = [_flat(group) for group in self._groups]
-
-    @torch.no_grad()
-    def restore(self, bad: Tensor) -> None:
-        """bad: () on the device, 1 for the buffers as they were at `keep`, 0 for leaving them."""
-        for group, before in zip(self._groups, self._before, strict=True):
-            chosen = torch.where(bad > 0, before, _flat(group))
-            parts = chosen.split([buffer.numel() for buffer in group])
-            torch._foreach_copy_(group, [part.view_as(b) for part, b in zip(parts, group, strict=True)])
+        super().__init__(module.buffers())
 
 
 def by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:

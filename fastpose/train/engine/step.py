@@ -99,7 +99,7 @@ class TrainStep:
             TrainingError: too many steps in a row had no finite gradient.
         """
         if self.guarded.refresh():
-            self.graph.reset()
+            self.graph.reset(self.guarded.changed)
         set_learning_rate(self.optimizer, rate)
         report = self.graph({name: batch[name] for name in self.objective.inputs})
         self._reports.push(report, Place(epoch, number, rate, batch.get("index")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastpose.errors import ConfigError
 from fastpose.train.engine.ema import Ema
 from fastpose.train.engine.guarded import GuardedOptimizer
 from fastpose.train.engine.kept_buffers import KeptBuffers
@@ -23,7 +24,8 @@ class Update:
 
     Args:
         model: whose parameters get gradients and whose buffers are guarded.
-        optimizer: over parameters of `model`, and of a loss that has some.
+        optimizer: over parameters of `model`, and of a loss that has some; ConfigError where it has none of
+            the former.
         clip_grad: largest norm of the gradient, 0 for none.
         scaler: scales the loss, for float16.
         ema: average to update after each step.
@@ -39,6 +41,7 @@ class Update:
         ema: Ema | None = None,
     ) -> None:
         self.optimizer, self.clip_grad, self.scaler, self.ema = optimizer, clip_grad, scaler, ema
+        _check_belongs(model, optimizer.optimizer)
         self.skipped = torch.zeros((), device=optimizer.device)
         self._model = model
         self._buffers = KeptBuffers(model)
@@ -77,3 +80,12 @@ class Update:
         if self.ema is not None:
             self.ema.update()
         return bad
+
+
+def _check_belongs(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    own = {id(parameter) for parameter in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise ConfigError(
+            "optimizer: holds no parameter of the model, which it would never change; make it from "
+            "model.parameters(), of the very model that is trained"
+        )

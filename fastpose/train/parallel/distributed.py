@@ -18,10 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from fastpose.device import pick_device
-from fastpose.errors import ConfigError, FastposeError, TrainingError
-from fastpose.train.parallel.meeting import connect_store, meet
-from fastpose.train.parallel.peers import PeerWatch
-from fastpose.train.parallel.place import own_device, torchrun_place
+from fastpose.errors import ConfigError, TrainingError
+from fastpose.train.parallel.meeting import connect_store, job_of_store, meet
+from fastpose.train.parallel.peers import PeerWatch, lost_contact
+from fastpose.train.parallel.place import own_device, torchrun_job, torchrun_place
 from fastpose.train.parallel.replicas import as_bytes, average_buffers, checksum, difference, replicate
 
 T = TypeVar("T")
@@ -38,15 +38,14 @@ COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 CONTROL_TIMEOUT = timedelta(hours=1)
 """Of what passes between the hosts: the others wait while rank 0 evaluates and saves."""
 
-_LOST = ("gloo", "nccl", "connection", "socket", "timed out", "timeout")
-
 
 class World:
     """This process, `rank` of `size`, and its device; rank 0 is the main one, which writes and speaks.
 
     A context manager: leaving it waits for the others; leaving it by an error tells them to stop. Gradients
     pass over NCCL between CUDA devices, all else over gloo between the hosts. A process alone never
-    communicates. `local_size` counts the processes of this machine, `restarts` torchrun's new starts.
+    communicates. `local_size` counts the processes of this machine. `job` names what torchrun has started,
+    the same in each of its starts and empty without it; `restarts` are those after a failure.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class World:
     ) -> None:
         self.device, self.rank, self.size, self.local_size = device, rank, size, local_size
         self.patience = patience
-        self.restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) if size > 1 else 0
+        self.job, self.restarts = torchrun_job()
         self.control: Any = None
         self.gate: Any = None
         self.watch: PeerWatch | None = None
@@ -198,9 +197,7 @@ class World:
 
     def _lost_contact(self, error: BaseException) -> str | None:
         """A message for an exchange that failed because of another process."""
-        if not isinstance(error, RuntimeError) or isinstance(error, FastposeError):
-            return None
-        if not isinstance(error, dist.DistError) and not any(w in str(error).lower() for w in _LOST):
+        if not lost_contact(error):
             return None
         said = self.watch.failure() if self.watch else None
         what = said or str(error).splitlines()[0]
@@ -209,6 +206,7 @@ class World:
     def _connect(self) -> None:
         on_cuda = self.device.type == "cuda"
         store = connect_store(self.rank, MEETING_TIMEOUT)
+        self.job = self.job or job_of_store(store)
         name = meet(store, self.rank, self.size, MEETING_TIMEOUT)
         dist.init_process_group(
             "nccl" if on_cuda else "gloo",

@@ -27,6 +27,11 @@ def connect_store(rank: int, wait: timedelta) -> dist.TCPStore:
     )
 
 
+def job_of_store(store: dist.TCPStore) -> str:
+    """A name that all starts which share this store have in common, as those of one torchrun do."""
+    return store.compare_set("fastpose/job", "", uuid.uuid4().hex).decode()
+
+
 def meet(store: dist.TCPStore, rank: int, size: int, wait: timedelta) -> str:
     """A name for this start that its `size` processes alone share; prefix all keys of the store with it.
 

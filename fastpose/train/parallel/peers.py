@@ -9,6 +9,8 @@ import time
 
 import torch.distributed as dist
 
+from fastpose.errors import FastposeError
+
 logger = logging.getLogger(__name__)
 
 LOST_PEER = 3
@@ -16,6 +18,8 @@ LOST_PEER = 3
 
 GRACE_S = 5.0
 """Left to the main thread to end by itself, with its own message."""
+
+_LOST = ("gloo", "nccl", "connection", "socket", "timed out", "timeout")
 
 Store = dist.TCPStore | dist.PrefixStore
 
@@ -108,6 +112,13 @@ class PeerWatch:
             return
         logger.error("rank %d stops: %s; go on with --resume", self.rank, trouble)
         os._exit(LOST_PEER)  # the main thread may hang in a collective, where no exception reaches it
+
+
+def lost_contact(error: BaseException) -> bool:
+    """Whether this is how torch says that an exchange failed because of another process."""
+    if not isinstance(error, RuntimeError) or isinstance(error, FastposeError):
+        return False
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in _LOST)
 
 
 def _first_line(error: BaseException) -> str:

@@ -36,6 +36,24 @@ def torchrun_place() -> Place | None:
     return Place(*map(int, numbers))
 
 
+class Job(NamedTuple):
+    """What torchrun starts again and again: its name, empty where nobody gave one, and `restarts` so far.
+
+    torchrun counts the restarts after a failure only, for each machine by itself. When machines join or
+    leave, all processes are started anew and the count stays; the name does as well.
+    """
+
+    name: str = ""
+    restarts: int = 0
+
+
+def torchrun_job() -> Job:
+    """From torchrun's variables, which a process alone may have too; the default --rdzv-id is "none"."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "")
+    return Job("" if name == "none" else name, int(restarts) if restarts.isdecimal() else 0)
+
+
 def own_device(name: str, place: Place) -> torch.device:
     """The CPU, or the CUDA device of the process's number on its machine, which becomes the current one.
 

@@ -20,7 +20,7 @@ from fastpose.train.saving.host_copy import HostCopier
 from fastpose.train.saving.progress import Progress
 from fastpose.train.saving.random_states import RandomStates
 from fastpose.train.saving.retention import Retention
-from fastpose.train.saving.snapshot import Extra, Snapshot, WeightsFile, take_snapshot
+from fastpose.train.saving.snapshot import Extra, Snapshot, WeightsBytes, WeightsFile, take_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ class StateSaver:
         retention: which of them stay.
         background: False writes within `save`.
         on_error: what an output that cannot be written does: "stop" raises OutputError; "continue" tells it
-            and counts it in `failed`, and the training goes on with the states before, which are intact.
+            and counts it in `failed`, and the training goes on with the states before, which are intact. A
+            weights file is then held in memory and tried again with every save and at the end, until it is
+            written or a later one takes its place: no score is told of weights that are nowhere.
 
     `saved` counts the states written, `waited` the seconds that saves have waited for those before them.
     """
@@ -64,6 +66,7 @@ class StateSaver:
         self._copier = HostCopier()
         self._thread: threading.Thread | None = None
         self._errors: list[BaseException] = []
+        self._unwritten: dict[Path, WeightsBytes] = {}
 
     def save(
         self,
@@ -114,6 +117,19 @@ class StateSaver:
             self._errors.append(error)
             self._tell()
 
+    def when_idle(self, call: Callable[[], object]) -> None:
+        """Calls `call` once no thread writes any more; at once where none does, and never waits for it."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            call()
+            return
+
+        def wait_and_call() -> None:
+            thread.join()
+            call()
+
+        threading.Thread(target=wait_and_call, name="fastpose-save-end").start()
+
     def __enter__(self) -> Self:
         return self
 
@@ -122,6 +138,7 @@ class StateSaver:
     ) -> None:
         try:
             self.wait()
+            self._put_the_rest()
         except OutputError as failure:
             if error is None:
                 raise
@@ -131,8 +148,32 @@ class StateSaver:
 
     def _write(self, snapshot: Snapshot, best_epoch: int | None, publish: Sequence[WeightsFile]) -> None:
         for file in publish:
-            self._collect(partial(snapshot.publish, file))
+            self._unwritten.pop(file.path, None)
+        for weights in list(self._unwritten.values()):
+            self._collect(partial(self._put, weights))
+        for file in publish:
+            self._collect(partial(self._publish, snapshot, file))
         self._collect(partial(self._write_state, snapshot, best_epoch))
+
+    def _publish(self, snapshot: Snapshot, file: WeightsFile) -> None:
+        self._put(snapshot.weights_file(file))
+
+    def _put_the_rest(self) -> None:
+        """The last chance of weights files that failed."""
+        for weights in list(self._unwritten.values()):
+            try:
+                self._put(weights)
+            except OutputError as error:
+                logger.error("%s; what it should hold is lost", error)
+
+    def _put(self, weights: WeightsBytes) -> None:
+        try:
+            weights.write()
+        except OutputError:
+            if self.on_error == "continue":
+                self._unwritten[weights.path] = weights
+            raise
+        self._unwritten.pop(weights.path, None)
 
     def _write_state(self, snapshot: Snapshot, best_epoch: int | None) -> None:
         state = write_state(self.folder, snapshot)

@@ -144,7 +144,7 @@ def _restore(
         progress = Progress(**training["progress"])
         _check_names(extra, training["extra"])
         model.load_state_dict(weights)
-        optimizer.load_state_dict(training["optimizer"])
+        _load_optimizer(optimizer, training["optimizer"])
         if scaler and training["scaler"]:
             scaler.load_state_dict(training["scaler"])
         for name, thing in extra.items():
@@ -161,6 +161,14 @@ def _restore(
             "resume with the settings that the run was started with"
         ) from error
     return progress
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """The state only: rate, weight decay and other options are this run's, which torch would replace."""
+    options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
 
 
 def _check_names(wanted: Extra, saved: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ _NAME = re.compile(r"state-(\d{5,})-(\d{7,})")
 class Progress:
     """The next batch to do, the sums of the epoch under way, and what is done.
 
-    `step_samples` is how many samples a step takes in all processes together; 1 counts in batches.
+    `step_samples` is how many samples a step takes in all processes together; 1 counts in batches. `unusable`
+    samples were replaced, and `skipped` steps changed nothing, in the epoch under way.
     `best_epoch` is how many epochs were done when `best` was reached.
     """
 
@@ -28,6 +30,8 @@ class Progress:
     best: float | None = None
     best_epoch: int | None = None
     step_samples: int = 1
+    unusable: int = 0
+    skipped: int = 0
 
     @property
     def samples(self) -> int:
@@ -56,6 +60,26 @@ class Progress:
                 again,
             )
         self.step_samples = step_samples
+
+
+def lower_to_best_file(progress: Progress, note: Path) -> None:
+    """Takes the best score from `note`, the file beside the best weights, where it is lower or gone.
+
+    So it is where they could not be written, or somebody took them away: the next weights that are better
+    than what is there shall be kept.
+    """
+    if progress.best is None:
+        return
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+        score, epoch = float(found["score"]), int(found["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.warning("%s: unreadable or gone, so the best weights are those of the next evaluation", note)
+        progress.best = progress.best_epoch = None
+        return
+    if score < progress.best:
+        logger.warning("%s: has the score %g, and the run has seen %g", note, score, progress.best)
+        progress.best, progress.best_epoch = score, epoch
 
 
 def state_name(place: tuple[int, int]) -> str:

@@ -1,14 +1,17 @@
-"""One training in one run folder, and a resume only with settings that keep its figures comparable."""
+"""A resume only with settings and data that keep a run's figures comparable."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
+import json
 import logging
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from fastpose.errors import CheckpointError, ConfigError, OutputError
+from fastpose.data.crop_cache import read_manifest
+from fastpose.errors import CheckpointError, ConfigError
+from fastpose.files import write_text
 from fastpose.train.config import Config
 from fastpose.train.config_io import load_config
 from fastpose.train.saving.checkpoint import list_states
@@ -16,33 +19,17 @@ from fastpose.train.saving.checkpoint import list_states
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+CACHE = "crop_cache.sha256"
 FREE = (  # what may differ when a run goes on: places, speed, and what is said about it
     "name", "data.root", "data.train_annotations", "data.train_images", "data.val_annotations",
     "data.val_images", "data.workers", "data.cache_mb", "data.on_bad", "model.weights", "model.init",
     "train.epochs", "train.lr", "train.milestones", "train.gamma", "train.schedule", "train.compile",
     "train.save_steps", "train.keep", "train.clip_grad", "train.weight_decay", "train.warmup_steps",
-    "train.amp", "train.channels_last", "train.graph", "train.max_bad_steps", "train.keep_every",
-    "train.async_save", "train.on_save_error", "train.bucket_mb", "data.warp", "run.patience", "val.every",
-    "val.batch_size", "val.amp", "run.dir", "run.name", "run.device", "run.threads", "run.pictures_every",
-    "run.tensorboard", "run.deterministic",
+    "train.momentum", "train.backbone_lr", "train.poly_power", "train.amp", "train.channels_last",
+    "train.graph", "train.max_bad_steps", "train.keep_every", "train.async_save", "train.on_save_error",
+    "train.bucket_mb", "data.warp", "run.patience", "val.every", "val.batch_size", "val.amp", "run.dir",
+    "run.name", "run.device", "run.threads", "run.pictures_every", "run.tensorboard", "run.deterministic",
 )  # fmt: skip
-
-
-def lock_run(folder: Path) -> IO[str]:
-    """Takes the run folder for this process; OutputError when another training has it."""
-    try:
-        handle = (folder / ".lock").open("a")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    try:
-        # Not flock: loader workers would inherit it, and hold it for seconds after their parent was killed.
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        handle.close()
-        raise OutputError(
-            f"{folder}: another training uses this run folder; choose another run.name"
-        ) from error
-    return handle
 
 
 def check_resumable(config: Config, folder: Path) -> None:
@@ -65,7 +52,8 @@ def check_resumable(config: Config, folder: Path) -> None:
         )
     before, now = _flat(load_config(folder / "config.yaml")), _flat(config)
     changed = [key for key in now if now[key] != before.get(key)]
-    fixed = [f"{key}={now[key]} (the run has {before.get(key)})" for key in changed if key not in FREE]
+    free = {*FREE, "data.crop_cache"} if _same_cache(before, now, folder) else FREE
+    fixed = [f"{key}={now[key]} (the run has {before.get(key)})" for key in changed if key not in free]
     if fixed:
         raise ConfigError(
             f"{folder}: cannot be resumed with {', '.join(fixed)}; leave these as they were, or start "
@@ -73,6 +61,32 @@ def check_resumable(config: Config, folder: Path) -> None:
         )
     for key in changed:
         logger.info("%s: %s was %s and is now %s", folder, key, before.get(key), now[key])
+
+
+def note_cache(config: Config, folder: Path) -> None:
+    """Writes down which crop cache the run reads, so that the cache may move."""
+    if config.data.crop_cache is not None:
+        write_text(folder / CACHE, _digest(config.data.crop_cache))
+
+
+def _same_cache(before: dict[str, Any], now: dict[str, Any], folder: Path) -> bool:
+    """Whether both have a crop cache, with the same bytes; ConfigError where those of one place changed."""
+    was, path, known = before.get("data.crop_cache"), now["data.crop_cache"], folder / CACHE
+    if was is None or path is None or not known.is_file():
+        return False
+    if _digest(path) == known.read_text(encoding="utf-8").strip():
+        return True
+    raise ConfigError(
+        f"data.crop_cache={path}: not the cache that {folder} was begun with (there {was}); give that one, "
+        "or start a new run"
+    )
+
+
+def _digest(cache: str) -> str:
+    """SHA-256 over how a cache was made and the digests of its files; DataError where it is damaged."""
+    manifest = read_manifest(Path(cache))
+    parts = [manifest["recipe"], manifest.get("index_sha256"), manifest.get("shards")]
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _flat(group: Any, prefix: str = "") -> dict[str, Any]:

@@ -17,11 +17,15 @@ from fastpose.train.engine.step import TrainStep
 from fastpose.train.parallel.distributed import World
 from fastpose.train.saving.async_save import StateSaver
 from fastpose.train.saving.checkpoint import load_state
-from fastpose.train.saving.progress import Progress
+from fastpose.train.saving.job import note_job
+from fastpose.train.saving.progress import Progress, lower_to_best_file
 from fastpose.train.saving.random_states import RandomStates
 from fastpose.train.saving.retention import Retention
-from fastpose.train.saving.run_folder import CHECKPOINTS, check_resumable, lock_run
+from fastpose.train.saving.run_folder import CHECKPOINTS, check_resumable, note_cache
+from fastpose.train.saving.run_lock import RunLock, lock_run
 from fastpose.train.saving.snapshot import WeightsFile
+
+BEST = "best"
 
 
 class RunStates:
@@ -40,7 +44,7 @@ class RunStates:
             background=config.train.async_save,
             on_error=config.train.on_save_error,
         )
-        self.lock: Any = None
+        self.lock: RunLock | None = None
 
     def open(self, step_samples: int) -> tuple[Progress, bool]:
         """Every process goes on from the state that rank 0 has read, or starts; and whether there was one."""
@@ -74,6 +78,10 @@ class RunStates:
             random=self.random,
         )
         save_config(self.config, self.folder / "config.yaml")
+        note_cache(self.config, self.folder)
+        note_job(self.folder, self.world.job)
+        if state:
+            lower_to_best_file(state, self.folder / f"{BEST}.json")
         return asdict(state) if state else None
 
     def save(self, progress: Progress, note: dict[str, Any] | None = None, best: bool = False) -> None:
@@ -85,7 +93,7 @@ class RunStates:
         world.sum([0.0])  # the others wait here, an hour if it must be, and not at a barrier of seconds
 
     def _write(self, progress: Progress, note: dict[str, Any] | None, best: bool) -> None:
-        named = [] if note is None else ["best", "last"] if best else ["last"]
+        named = [] if note is None else [BEST, "last"] if best else ["last"]
         average = "ema" if self.extra else None
         files = [WeightsFile(self.folder / name, note or {}, of=average) for name in named]
         self.saver.save(
@@ -111,8 +119,9 @@ class RunStates:
         self.saver.attempt(write)
 
     def _unlock(self) -> None:
+        """Also where a second Ctrl-C breaks off the wait for the thread that writes: it keeps the lock."""
         if self.lock is not None:
-            self.lock.close()
+            self.saver.when_idle(self.lock.close)
 
     def __enter__(self) -> Self:
         return self

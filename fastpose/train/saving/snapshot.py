@@ -47,6 +47,21 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class WeightsBytes:
+    """A weights file to write, which needs its snapshot no more."""
+
+    path: Path
+    note: Mapping[str, Any]
+    data: bytes
+
+    def write(self) -> None:
+        """OutputError where that fails, with the file there before intact."""
+        write_atomic(Path(f"{self.path}.safetensors"), lambda temporary: temporary.write_bytes(self.data))
+        note = {**self.note, "sha256": sha256(self.data).hexdigest()}
+        write_text(Path(f"{self.path}.json"), json.dumps(note, indent=1))
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What `take_snapshot` took. Nothing in it may be read before `wait` has returned."""
 
@@ -65,16 +80,13 @@ class Snapshot:
         """All but the weights; no tensor in it drags along the memory of others, as `torch.save` would."""
         return map_tensors(self.training, _owned)
 
-    def publish(self, file: WeightsFile) -> None:
-        """Writes a weights file; OutputError where that fails, with the file there before intact."""
+    def weights_file(self, file: WeightsFile) -> WeightsBytes:
+        """What `file` asks for."""
         self.wait()
         if file.of is None:
-            data = self.weights_bytes
-        else:
-            data = to_safetensors(self.training["extra"][file.of], self.meta)
-        write_atomic(Path(f"{file.path}.safetensors"), lambda temporary: temporary.write_bytes(data))
-        note = {**file.note, "sha256": sha256(data).hexdigest()}
-        write_text(Path(f"{file.path}.json"), json.dumps(note, indent=1))
+            return WeightsBytes(file.path, file.note, self.weights_bytes)
+        average = to_safetensors(self.training["extra"][file.of], self.meta)
+        return WeightsBytes(file.path, file.note, average)
 
 
 def take_snapshot(
