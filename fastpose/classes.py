@@ -82,8 +82,8 @@ VOC_21 = ClassSet("voc21", (BACKGROUND, *_VOC_NAMES), tuple(voc_color(label) for
 CITYSCAPES_19 = ClassSet("cityscapes19", tuple(_CITYSCAPES), tuple(_CITYSCAPES.values()))
 """The 19 training classes of Cityscapes in the order of their train ids, without a background."""
 
-PERSON_2 = ClassSet("person2", (BACKGROUND, "person"), (voc_color(0), voc_color(15)))
-"""Persons, in VOC's colour, and all else."""
+PERSON_2 = ClassSet("person2", (BACKGROUND, "person"), ((0, 0, 0), (0, 200, 170)))
+"""Persons, in a colour that no skin has, and all else."""
 
 BODY_PARTS = ClassSet(
     "bodyparts7",

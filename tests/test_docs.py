@@ -36,6 +36,8 @@ def test_settings_in_the_documents_exist():
     known = {line.split("=")[0] for line in describe_settings().splitlines()}
     known |= {name.rpartition(".")[0] for name in known} | {"model.meta"}
     for page in PAGES:
-        named = re.findall(r"`((?:model|data|augment|train|val|run)\.[\w.]+)(?:=[^`]*)?`", page.read_text())
+        named = re.findall(
+            r"`((?:model|data|augment|segmentation|train|val|run)\.[\w.]+)(?:=[^`]*)?`", page.read_text()
+        )
         files = (".py", ".json", ".yaml", ".md")
         assert not [name for name in named if name not in known and not name.endswith(files)], page

@@ -1,6 +1,7 @@
 // The decoder on a GPU: one launch, whatever the layout of the maps.
 #include <limits>
 
+#include "../device_guard.cuh"
 #include "cuda_interleaved.cuh"
 #include "cuda_planar.cuh"
 
@@ -40,22 +41,6 @@ cudaError_t launch(const DecodeParams& p, int device, cudaStream_t stream) {
         launch_interleaved<T, false>(p, processors, stream);
     return cudaGetLastError();
 }
-
-// The current device of the calling thread is what torch set; it is the same after the call.
-class DeviceGuard {
-  public:
-    explicit DeviceGuard(int device) : error_(cudaGetDevice(&previous_)) {
-        if (error_ == cudaSuccess) error_ = cudaSetDevice(device);
-    }
-    ~DeviceGuard() {
-        if (error_ == cudaSuccess) cudaSetDevice(previous_);
-    }
-    cudaError_t error() const { return error_; }
-
-  private:
-    int previous_ = 0;
-    cudaError_t error_;
-};
 
 }  // namespace
 

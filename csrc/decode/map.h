@@ -1,14 +1,8 @@
 // One map read value by value: any strides, averaged with its mirrored partner. For the CPU and CUDA decoder.
 #pragma once
 
+#include "../inline.h"
 #include "decode.h"
-
-#ifdef __CUDACC__
-#define FASTPOSE_INLINE __device__ __forceinline__
-#else
-// Takes the instruction set of its caller, so that one source serves every vector width.
-#define FASTPOSE_INLINE inline __attribute__((always_inline))
-#endif
 
 namespace fastpose {
 

@@ -1,4 +1,5 @@
-// fastpose._C: the decoder for Python. Tensors arrive as addresses that fastpose/ops/decode.py has checked.
+// fastpose._C: the decoder and the assignment for Python. Tensors arrive as addresses that fastpose/ops/ has
+// checked.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,9 +9,11 @@
 #include <tuple>
 #include <vector>
 
+#include "../assignment/assignment.h"
 #include "../decode/decode.h"
 
 namespace py = pybind11;
+using fastpose::AssignParams;
 using fastpose::DecodeParams;
 
 namespace {
@@ -62,7 +65,25 @@ DecodeParams make_params(std::uintptr_t heatmaps, std::uintptr_t flipped, std::u
     return p;
 }
 
+AssignParams make_assign_params(std::uintptr_t cost, std::uintptr_t query,
+                                const std::tuple<int64_t, int64_t, int64_t>& strides, int64_t problems,
+                                int32_t queries, int32_t joints, int type) {
+    AssignParams p{};
+    p.cost = pointer<const void>(cost);
+    p.query = pointer<int64_t>(query);
+    std::tie(p.problem_stride, p.query_stride, p.joint_stride) = strides;
+    p.problems = problems;
+    p.queries = queries;
+    p.joints = joints;
+    p.type = static_cast<fastpose::CostType>(type);
+    return p;
+}
+
 #ifdef FASTPOSE_HAS_CUDA
+int assign_cuda(const AssignParams& params, int device, std::uintptr_t stream) {
+    return fastpose::assign_cuda(params, device, pointer<void>(stream));
+}
+
 int decode_cuda(const DecodeParams& params, int device, std::uintptr_t stream) {
     return fastpose::decode_cuda(params, device, pointer<void>(stream));
 }
@@ -72,6 +93,7 @@ int decode_cuda(const DecodeParams& params, int device, std::uintptr_t stream) {
 
 PYBIND11_MODULE(_C, m) {
     m.attr("source_hash") = FASTPOSE_SOURCE_HASH;
+    m.attr("max_cuda_columns") = fastpose::kMostCudaColumns;
     m.attr("max_blur_radius") = fastpose::kMaxBlurRadius;
     py::class_<DecodeParams>(m, "DecodeParams")
         .def(py::init(&make_params), py::kw_only(), py::arg("heatmaps"), py::arg("flipped"),
@@ -79,10 +101,15 @@ PYBIND11_MODULE(_C, m) {
              py::arg("score"), py::arg("valid"), py::arg("heatmap_strides"), py::arg("flipped_strides"),
              py::arg("batch"), py::arg("joints"), py::arg("height"), py::arg("width"), py::arg("dtype"),
              py::arg("shift"), py::arg("refine"), py::arg("blur"));
+    py::class_<AssignParams>(m, "AssignParams")
+        .def(py::init(&make_assign_params), py::kw_only(), py::arg("cost"), py::arg("query"),
+             py::arg("strides"), py::arg("problems"), py::arg("queries"), py::arg("joints"), py::arg("type"));
     const auto no_gil = py::call_guard<py::gil_scoped_release>();
+    m.def("assign_cpu", &fastpose::assign_cpu, py::arg("params"), py::arg("threads"), no_gil);
     m.def("decode_cpu", &fastpose::decode_cpu, py::arg("params"), py::arg("threads"), no_gil);
 #ifdef FASTPOSE_HAS_CUDA
     m.attr("has_cuda") = true;
+    m.def("assign_cuda", &assign_cuda, py::arg("params"), py::arg("device"), py::arg("stream"), no_gil);
     m.def("decode_cuda", &decode_cuda, py::arg("params"), py::arg("device"), py::arg("stream"), no_gil);
     m.def("decode_cuda_status", &fastpose::decode_cuda_status, py::arg("device"), no_gil);
     m.def("cuda_error_text", &fastpose::cuda_error_text, py::arg("code"));

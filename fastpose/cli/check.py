@@ -10,7 +10,7 @@ from fastpose.cli._common import new_verb
 
 EPILOG = """\
 examples:
-  fastpose check data/coco                          every split of an official COCO or MPII folder
+  fastpose check data/coco                          every split of a COCO, MPII or VOC folder
   fastpose check annotations.json --images photos   one annotation file with its pictures
   fastpose check data/coco --decode                 also decode every picture (slow, finds truncated files)
 
@@ -20,7 +20,7 @@ Every problem is listed at once, the counts come last; the exit code is 2 when t
 
 def add_parser(verbs: Any) -> None:
     parser = new_verb(verbs, "check", "list every problem of a data set at once", EPILOG)
-    parser.add_argument("data", type=Path, help="a folder in the COCO or MPII layout, or an annotation json")
+    parser.add_argument("data", type=Path, help="a folder in the COCO, MPII or VOC layout, or a COCO json")
     parser.add_argument("--images", type=Path, help="folder or zip of the pictures of an annotation json")
     parser.add_argument("--decode", action="store_true", help="decode every picture as well")
     parser.set_defaults(run=run)

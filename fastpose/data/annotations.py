@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NoReturn, TypeGuard
 
 import numpy as np
@@ -20,7 +21,8 @@ LARGEST_COORDINATE = 1e6
 """Pixels; beyond it a crop is one grey smear and float32 no longer resolves the pixels."""
 
 # Large, and no reader needs them: dropping them while parsing keeps the peak memory near the file's size.
-_UNUSED = ("segmentation", "coco_url", "flickr_url", "date_captured")
+_UNUSED = ("coco_url", "flickr_url", "date_captured")
+_MASKS = "segmentation"
 _NOT_JSON = re.compile(r'"(?:[^"\\]|\\.)*"|(-?\b(?:NaN|Infinity)\b)')
 
 
@@ -64,8 +66,9 @@ class ImageIndex:
     row: dict[int, int]
 
 
-def load_json(path: str | os.PathLike[str], *, allow_nan: bool = False) -> Any:
-    """The value in a json file, without the large fields that no reader needs (`segmentation`, URLs).
+def load_json(path: str | os.PathLike[str], *, allow_nan: bool = False, masks: bool = False) -> Any:
+    """The value in a json file, without the large fields that few readers need (URLs; `segmentation` unless
+    `masks`).
 
     Raises DataError naming the file and, for broken json, line and column: missing or unreadable file, not
     UTF-8, cut short, nested too deep, or NaN and Infinity (which json does not know) unless `allow_nan`.
@@ -78,7 +81,8 @@ def load_json(path: str | os.PathLike[str], *, allow_nan: bool = False) -> Any:
         raise DataError(f"{name}: broken json at line {line} column {column}: {literal}; write a number")
 
     try:
-        return json.loads(text, object_hook=_slim, parse_constant=float if allow_nan else refuse)
+        slim = partial(_slim, unused=_UNUSED if masks else (*_UNUSED, _MASKS))
+        return json.loads(text, object_hook=slim, parse_constant=float if allow_nan else refuse)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{name}: broken json at line {error.lineno} column {error.colno} (character {error.pos} of "
@@ -92,12 +96,14 @@ def load_json(path: str | os.PathLike[str], *, allow_nan: bool = False) -> Any:
         raise DataError(f"{name}: broken json: {error}") from None
 
 
-def load_coco(path: str | os.PathLike[str], *, allow_nan: bool = False) -> dict[str, Any]:
+def load_coco(
+    path: str | os.PathLike[str], *, allow_nan: bool = False, masks: bool = False
+) -> dict[str, Any]:
     """`load_json` of a COCO file, an object whose images, annotations and categories are lists of objects.
 
     Raises DataError also where it is something else.
     """
-    data = load_json(path, allow_nan=allow_nan)
+    data = load_json(path, allow_nan=allow_nan, masks=masks)
     name = os.fspath(path)
     if not isinstance(data, dict):
         raise DataError(f"{name}: a COCO file is a json object, this is a {type(data).__name__}")
@@ -169,8 +175,8 @@ def _side(value: object) -> int:
     return int(number) if number is not None and 0 < number < 2**31 else 0
 
 
-def _slim(values: dict[str, Any]) -> dict[str, Any]:
-    for key in _UNUSED:
+def _slim(values: dict[str, Any], unused: tuple[str, ...]) -> dict[str, Any]:
+    for key in unused:
         values.pop(key, None)
     return values
 

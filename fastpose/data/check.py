@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpose.data.check_coco import check_coco
+from fastpose.data.check_voc import check_voc, voc_splits
 from fastpose.data.mpii import entry_joints, entry_place, load_entries, read_mpii
 from fastpose.data.report import (
     DataReport,
@@ -22,13 +23,13 @@ from fastpose.data.report import (
 from fastpose.errors import DataError
 from fastpose.keypoints import MPII_16
 
-__all__ = ["DataReport", "Problem", "check_coco", "check_data", "check_mpii"]
+__all__ = ["DataReport", "Problem", "check_coco", "check_data", "check_mpii", "check_voc"]
 
 
 def check_data(
     path: str | os.PathLike[str], *, images: str | os.PathLike[str] | None = None, decode: bool = False
 ) -> DataReport:
-    """One report on all splits of a folder in the official COCO or MPII layout, or on one COCO-format json.
+    """One report on all splits of a folder in the official COCO, MPII or VOC layout, or on one COCO json.
 
     `images` is the folder or zip of a json's pictures; `decode` decodes every picture, otherwise path,
     existence and header are looked at. Raises DataError where there is neither layout, or no `images` given
@@ -73,8 +74,11 @@ def check_mpii(root: str | os.PathLike[str], split: str, *, decode: bool = False
 def _check_folder(root: Path, decode: bool) -> list[DataReport]:
     coco = sorted(root.glob("annotations/person_keypoints_*.json"))
     mpii = sorted(root.glob("annot/*.json"))
-    if not coco and not mpii:
-        looked_for = "annotations/person_keypoints_*.json (COCO) and annot/*.json (MPII)"
+    voc = voc_splits(root)
+    if not coco and not mpii and not voc:
+        looked_for = (
+            "annotations/person_keypoints_*.json (COCO), annot/*.json (MPII) and ImageSets/Segmentation (VOC)"
+        )
         raise DataError(
             f"{root}: no dataset there; looked for {looked_for}; for a layout of your own run "
             "fastpose check ANNOTATIONS.json --images FOLDER"
@@ -83,7 +87,8 @@ def _check_folder(root: Path, decode: bool) -> list[DataReport]:
     for file in coco:
         split = file.stem.removeprefix("person_keypoints_")
         reports.append(check_coco(file, root / "images" / split, decode=decode))
-    return reports + [check_mpii(root, file.stem, decode=decode) for file in mpii]
+    reports += [check_mpii(root, file.stem, decode=decode) for file in mpii]
+    return reports + [check_voc(root, split, decode=decode) for split in voc]
 
 
 def _load(file: Path, report: DataReport) -> list[dict[str, Any]] | None:

@@ -34,11 +34,16 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     Raises ImageError: not a JPEG, PNG, BMP or WebP, cut short, damaged, or larger than 100 megapixels or
     32,767 pixels on a side (read from the header, before any memory is taken for pixels).
     """
+    return decode_pixels(data, name, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_pixels(data: bytes, name: str, flags: int) -> np.ndarray:
+    """What `cv2.imdecode` makes of the bytes with these flags; ImageError as `decode_image`."""
     reason = _header_problem(data, whole=True)
     if reason is not None:
         raise ImageError(f"{name}: {reason}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise ImageError(f"{name}: cannot be decoded ({error.err}); replace the file") from None
     if image is None:
@@ -46,9 +51,13 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     return image
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """`decode_image` of a file of the user's choice; ImageError when it cannot be had."""
-    return decode_image(_read_file(os.fspath(path)), os.fspath(path))
+def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> np.ndarray:
+    """`decode_image` of a file of the user's choice, turned as its EXIF orientation says if `upright`;
+    ImageError when it cannot be had."""
+    name = os.fspath(path)
+    if upright:
+        return decode_pixels(_read_file(name), name, cv2.IMREAD_COLOR)
+    return decode_image(_read_file(name), name)
 
 
 def unsafe_name(name: str) -> str | None:
@@ -79,6 +88,10 @@ class FolderImages:
         """(H, W, 3) uint8 BGR; ImageError naming the file and the reason."""
         path = self._path(name)
         return decode_image(_read_file(path), path)
+
+    def data(self, name: str) -> bytes:
+        """The file as it is; ImageError when it cannot be had."""
+        return _read_file(self._path(name))
 
     def size(self, name: str) -> tuple[int, int]:
         """(width, height) from the header; ImageError as `read`, except that pixels are not looked at."""
@@ -120,7 +133,11 @@ class ZipImages:
 
     def read(self, name: str) -> np.ndarray:
         """(H, W, 3) uint8 BGR; ImageError naming archive, member and the reason."""
-        return decode_image(self._bytes(name), f"{self.path}: {self.prefix}{name}")
+        return decode_image(self.data(name), f"{self.path}: {self.prefix}{name}")
+
+    def data(self, name: str) -> bytes:
+        """The member as it is; ImageError when it cannot be had."""
+        return self._bytes(name)
 
     def size(self, name: str) -> tuple[int, int]:
         """(width, height) from the header; ImageError as `read`, except that pixels are not looked at."""
@@ -130,6 +147,13 @@ class ZipImages:
     def problem(self, name: str) -> str | None:
         """Why `read` would fail as far as name, member and header tell, or None."""
         return _problem(self, name)
+
+    def member(self, name: str) -> zipfile.ZipInfo:
+        """Size and CRC-32 of a picture as the archive keeps them; MissingImageError where there is none."""
+        try:
+            return self._archive().getinfo(self.prefix + name)
+        except KeyError:
+            raise MissingImageError(f"{self.path}: {self.prefix}{name}: no such image in the zip") from None
 
     def _archive(self) -> zipfile.ZipFile:
         with self._lock:
@@ -147,13 +171,11 @@ class ZipImages:
         where = f"{self.path}: {self.prefix}{name}"
         archive = self._archive()
         try:
-            member = archive.getinfo(self.prefix + name)
+            member = self.member(name)
             if member.file_size > MAX_BYTES:
                 raise ImageError(f"{where}: {member.file_size} bytes, more than {MAX_BYTES}")
             with archive.open(member) as file:
                 return file.read(limit)
-        except KeyError:
-            raise MissingImageError(f"{where}: no such image in the zip") from None
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ImageError(f"{where}: cannot be read from the zip ({error})") from None
 

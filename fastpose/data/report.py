@@ -29,7 +29,8 @@ class Problem(NamedTuple):
 class DataReport:
     """All problems of annotation files and their pictures.
 
-    `persons` are those a reader would hand over, `skipped` counts the others by reason.
+    `persons` are those a reader would hand over, or pictures where `things` says so; `skipped` counts the
+    others by reason.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DataReport:
     images: int = 0
     persons: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    things: str = "persons"
 
     @property
     def counts(self) -> Counter[str]:
@@ -58,10 +60,10 @@ class DataReport:
         for kind, count in self.counts.items():
             if limit is not None and count > limit:
                 yield f"  {kind}: {count - limit} more"
-        for title, counter in (("problems", self.counts), ("persons left out", self.skipped)):
+        for title, counter in (("problems", self.counts), (f"{self.things} left out", self.skipped)):
             if counter:
                 yield f"{title}: " + ", ".join(f"{what} {count}" for what, count in counter.most_common())
-        yield f"{self.images} images, {self.persons} usable persons, {len(self.problems)} problems"
+        yield f"{self.images} images, {self.persons} usable {self.things}, {len(self.problems)} problems"
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -69,7 +71,7 @@ class DataReport:
 
 def merge_reports(name: str, reports: list[DataReport]) -> DataReport:
     """One report on several files; each problem says which file it is in."""
-    merged = DataReport(name)
+    merged = DataReport(name, things=reports[0].things)
     for report in reports:
         merged.problems += [
             Problem(kind, f"{os.path.basename(report.name)}: {where}", message)

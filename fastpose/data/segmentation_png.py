@@ -9,31 +9,30 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from fastpose.classes import IGNORE, VOC_21, ClassSet, voc_color
+from fastpose.classes import IGNORE, ClassSet, voc_color
 from fastpose.data.images import decode_pixels
 from fastpose.errors import DataError, ImageError
 
 VOC_BORDER = voc_color(IGNORE)  # (224, 224, 192)
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_DEPTH, _COLOUR = 16, 17  # where a file's first chunk, IHDR, says how pixels are stored
+_DEPTH, _COLOUR = 24, 25  # where in a file its first chunk, IHDR, says how pixels are stored
 _GREY, _RGB, _INDEX, _RGBA = 0, 2, 3, 6
-_PALETTE = (b"PLTE", b"tRNS")
 
 
 def decode_labels(data: bytes, name: str, classes: ClassSet) -> np.ndarray:
     """The labels in a PNG, (H, W) uint8; what is no class of the set becomes IGNORE.
 
     The values of a grey PNG and the indices of one with a palette are labels. The colours of an RGB PNG are
-    looked up among those of the classes; VOC's border colour (224, 224, 192) is IGNORE, and so is an opaque
-    or clear pixel of no class's colour only if it is that. `name` only serves the message.
+    looked up among those of the classes; VOC's border colour (224, 224, 192) is IGNORE.
+    `name` only serves the message.
     Raises ImageError as `decode_image`, and for another format, grey with alpha, or unknown colours.
     """
-    if not data.startswith(_SIGNATURE) or len(data) <= _COLOUR + 8 or data[12:16] != b"IHDR":
+    if not data.startswith(_SIGNATURE) or len(data) <= _COLOUR or data[12:16] != b"IHDR":
         raise ImageError(f"{name}: labels must be a PNG, which loses nothing; convert the file")
-    depth, colour = data[_DEPTH + 8], data[_COLOUR + 8]
+    depth, colour = data[_DEPTH], data[_COLOUR]
     if colour == _INDEX:
         # OpenCV gives a palette's colours only; as a grey picture the same pixels are the indices.
-        data = b"".join(_chunks(data, _GREY, leave_out=_PALETTE))
+        data = b"".join(_chunks(data, _GREY))
     elif colour not in (_GREY, _RGB, _RGBA):
         raise ImageError(f"{name}: a PNG of grey values with alpha; save the labels without alpha")
     values = decode_pixels(data, name, cv2.IMREAD_UNCHANGED)
@@ -66,10 +65,8 @@ def _palette(classes: ClassSet) -> bytes:
     return np.array([*classes.colors, *rest], np.uint8).tobytes()
 
 
-def _chunks(
-    data: bytes, colour: int, *, leave_out: tuple[bytes, ...] = (), palette: bytes = b""
-) -> Iterator[bytes]:
-    """The pieces of a PNG with another kind of pixels, without some chunks, or with a palette."""
+def _chunks(data: bytes, colour: int, palette: bytes = b"") -> Iterator[bytes]:
+    """The pieces of a PNG that is to be read as another kind of pixels."""
     yield _SIGNATURE
     position = len(_SIGNATURE)
     while position + 8 <= len(data):
@@ -81,7 +78,7 @@ def _chunks(
             yield _chunk(kind, bytes(header))
             if palette:
                 yield _chunk(b"PLTE", palette)
-        elif kind not in leave_out:
+        elif kind in (b"IDAT", b"IEND"):
             yield data[position:end]
         position = end
 

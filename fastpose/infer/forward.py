@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from fastpose.device import autocast
+from fastpose.infer.queries import decode_queries
 from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
 from fastpose.ops import decode_heatmaps
 
@@ -59,14 +61,18 @@ def forward_crops(
     """crops (B, H, W, 3) uint8, center and scale (B, 2) -> keypoints (B, K, 2), score and valid (B, K).
 
     The mirrored crops go through the network in the same batch, and the decoder averages, finds the peaks
-    and maps them back into the image, so that nothing but coordinates leaves the device.
+    and maps them back into the image, so that nothing but coordinates leaves the device. A network of
+    queries is read by `decode_queries`, to which neither shift nor refinement applies.
     """
     device = options.device
     inputs = normalize_crops(crops.to(device, non_blocking=True), options.mean, options.std)
     if options.flip_test:
         inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
     with autocast(options.dtype, device):
-        heatmaps = _heatmaps(model)(model(inputs))[-1]
+        output = model(inputs)
+    if getattr(model, "output", "heatmaps") == "queries":
+        return _decode_queries(output, center.to(device), scale.to(device), inputs, options)
+    heatmaps = _heatmaps(model)(output)[-1]
     flipped = None
     if options.flip_test:
         heatmaps, flipped = heatmaps.chunk(2)
@@ -79,6 +85,23 @@ def forward_crops(
         shift=options.shift,
         refine=options.refine,
         blur_kernel=options.blur_kernel,
+    )
+
+
+def _decode_queries(
+    output: Mapping[str, Any],
+    center: torch.Tensor,
+    scale: torch.Tensor,
+    inputs: torch.Tensor,
+    options: ForwardOptions,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    height, width = inputs.shape[2:]
+    last = {name: output[name] for name in ("pred_logits", "pred_coords")}
+    if not options.flip_test:
+        return decode_queries(last, center, scale, (width, height))
+    straight, mirrored = ({name: x.chunk(2)[half] for name, x in last.items()} for half in (0, 1))
+    return decode_queries(
+        straight, center, scale, (width, height), flipped=mirrored, flip_index=options.flip_index
     )
 
 

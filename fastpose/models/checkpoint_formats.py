@@ -15,8 +15,9 @@ from fastpose.errors import CheckpointError
 from fastpose.models.meta import Meta
 from fastpose.models.safetensors_file import read_safetensors
 
-WRAPPERS = ("module.", "_orig_mod.", "backbone.")
-"""Prefixes of DataParallel, torch.compile and mmpose's backbone files, taken off when every name has them."""
+WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
+"""Prefixes of DataParallel, torch.compile, mmpose's backbone files and trainers that hold their model (as of
+the official hourglass), taken off when every name has them."""
 
 MMPOSE_HEADS = ("head.", "keypoint_head.")
 MMPOSE_DROPPED = ("data_preprocessor.",)

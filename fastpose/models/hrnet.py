@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,24 @@ CONFIGS = {
 
 
 class HRModule(nn.Module):
-    """Parallel branches of BasicBlocks, then the exchange between them: list of branches in and out."""
+    """Parallel branches of BasicBlocks, then the exchange between them: list of branches in and out.
 
-    def __init__(self, widths: list[int], blocks: int, num_outputs: int) -> None:
+    `exchange(widths, num_outputs)` builds the exchange.
+    """
+
+    def __init__(
+        self,
+        widths: list[int],
+        blocks: int,
+        num_outputs: int,
+        exchange: Callable[[list[int], int], nn.Module] = Exchange,
+        activation: Activation = relu,
+    ) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(residual_layer(BasicBlock, w, w, blocks) for w in widths)
-        self.fuse_layers = Exchange(widths, num_outputs)
+        self.branches = nn.ModuleList(
+            residual_layer(BasicBlock, w, w, blocks, activation=activation) for w in widths
+        )
+        self.fuse_layers = exchange(widths, num_outputs)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         return self.fuse_layers(run_branches(list(self.branches), branches))

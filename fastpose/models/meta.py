@@ -118,7 +118,8 @@ class SegmentationMeta(Meta):
     """How to feed a segmentation network and to read its output.
 
     `num_classes` counts the background; `classes` names them, None where the weights do not say;
-    `align_corners` is how maps are enlarged, inside the network and after it (official checkpoints differ).
+    `align_corners` is how maps are enlarged, inside the network and after it, and `bn_momentum` the share of
+    a batch in BatchNorm's running averages, above 0 and at most 1 (official checkpoints differ in both).
     `input_size` is that of the training crops, (width, height). The rest as in `ModelMeta`.
     """
 
@@ -130,11 +131,12 @@ class SegmentationMeta(Meta):
     align_corners: bool = False
     mean: Triple = MEAN
     std: Triple = STD
+    bn_momentum: float = 0.1
 
     task: ClassVar[str] = "segmentation"
     outputs_name: ClassVar[str] = "num_classes"
     options: ClassVar[tuple[str, ...]] = (
-        "channel_order", "input_size", "classes", "align_corners", "mean", "std",
+        "channel_order", "input_size", "classes", "align_corners", "mean", "std", "bn_momentum",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -143,6 +145,8 @@ class SegmentationMeta(Meta):
         self._check_feeding()
         if not isinstance(self.align_corners, bool):
             raise ConfigError(f"align_corners must be true or false, got {self.align_corners!r}")
+        if type(self.bn_momentum) not in (int, float) or not 0 < self.bn_momentum <= 1:
+            raise ConfigError(f"bn_momentum must be above 0 and at most 1, got {self.bn_momentum!r}")
         if self.classes is not None and self.classes.num_classes != self.num_classes:
             raise ConfigError(
                 f"class set {self.classes.name!r} has {self.classes.num_classes} classes, "

@@ -85,6 +85,17 @@ def create_trained(name: str, outputs: int, weights: StrPath, **options: Any) ->
     return model
 
 
+def create_fitting(name: str, weights: StrPath, **options: Any) -> Network:
+    """`create_trained` with the number of joints or classes that the file has."""
+    model = create_model(name)
+    found, _ = model.adapt_names(read_checkpoint(Path(weights)).tensors)
+    head = found.get(f"{model.head_layer}.weight")
+    outputs = model.meta.outputs
+    if head is not None and head.shape != (own := model.state_dict()[f"{model.head_layer}.weight"]).shape:
+        outputs += head.shape[0] - own.shape[0]
+    return create_trained(name, outputs, weights, **options)
+
+
 def read_meta(path: StrPath) -> Meta | None:
     """What a file of `save_weights` says about its model, from its header alone; None for any other file."""
     path = Path(path)

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from fastpose.nn.fuse import Branch, Sum, alike, fusable, fuse_sums, fuses, plain
+
+Norm = Callable[[int], nn.Module]
+"""Makes the normalisation of so many channels; nn.BatchNorm2d keeps PyTorch's momentum 0.1 and eps 1e-5."""
+
+Activation = Callable[[], nn.Module]
 
 MAX_FUSED_INPUTS = 64
 """Widest 1x1 expansion whose end of block is fused: HRNet's layer1. Wider ones are bound by arithmetic."""
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-    """Convolution without bias, padded to keep the size at stride 1, and BatchNorm of momentum 0.1."""
+def relu() -> nn.Module:
+    return nn.ReLU(inplace=True)
+
+
+def conv_bn(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, norm: Norm = nn.BatchNorm2d
+) -> list[nn.Module]:
+    """Convolution without bias, padded to keep the size at stride 1, and its normalisation."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
+    return [conv, norm(outputs)]
 
 
 class BasicBlock(nn.Module):
@@ -21,12 +34,20 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int = 1,
+        *,
+        norm: Norm = nn.BatchNorm2d,
+        activation: Activation = relu,
+    ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2, self.bn2 = conv_bn(width, width, 3)
-        self.downsample = _shortcut(inputs, width, stride)
+        self.conv1, self.bn1 = conv_bn(inputs, width, 3, stride, norm)
+        self.relu = activation()
+        self.conv2, self.bn2 = conv_bn(width, width, 3, 1, norm)
+        self.downsample = _shortcut(inputs, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -39,14 +60,22 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, inputs: int, width: int, stride: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int = 1,
+        *,
+        norm: Norm = nn.BatchNorm2d,
+        activation: Activation = relu,
+    ) -> None:
         super().__init__()
         outputs = width * self.expansion
-        self.conv1, self.bn1 = conv_bn(inputs, width, 1)
-        self.conv2, self.bn2 = conv_bn(width, width, 3, stride)
-        self.conv3, self.bn3 = conv_bn(width, outputs, 1)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(inputs, outputs, stride)
+        self.conv1, self.bn1 = conv_bn(inputs, width, 1, 1, norm)
+        self.conv2, self.bn2 = conv_bn(width, width, 3, stride, norm)
+        self.conv3, self.bn3 = conv_bn(width, outputs, 1, 1, norm)
+        self.relu = activation()
+        self.downsample = _shortcut(inputs, outputs, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -75,15 +104,23 @@ class Bottleneck(nn.Module):
 
 
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck], inputs: int, width: int, blocks: int, stride: int = 1
+    block: type[BasicBlock] | type[Bottleneck],
+    inputs: int,
+    width: int,
+    blocks: int,
+    stride: int = 1,
+    *,
+    norm: Norm = nn.BatchNorm2d,
+    activation: Activation = relu,
 ) -> nn.Sequential:
     """`blocks` residual blocks; the first one takes `inputs` channels and the stride."""
     outputs = width * block.expansion
-    rest = [block(outputs, width) for _ in range(1, blocks)]
-    return nn.Sequential(block(inputs, width, stride), *rest)
+    first = block(inputs, width, stride, norm=norm, activation=activation)
+    rest = [block(outputs, width, norm=norm, activation=activation) for _ in range(1, blocks)]
+    return nn.Sequential(first, *rest)
 
 
-def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+def _shortcut(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Sequential | None:
     if inputs == outputs and stride == 1:
         return None
-    return nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
+    return nn.Sequential(*conv_bn(inputs, outputs, 1, stride, norm))

@@ -69,13 +69,18 @@ class ExchangeRow(nn.ModuleList):
 
 
 def _path(widths: Sequence[int], source: int, row: int) -> nn.Module:
-    """Up: 1x1 convolution, then nearest. Down: one 3x3 stride-2 convolution per octave; the width changes in
-    the last one, which has no ReLU."""
+    """Up: 1x1 convolution, then nearest."""
     if source == row:
         return nn.Identity()
     if source > row:
         up = nn.Upsample(scale_factor=2 ** (source - row), mode="nearest")
         return nn.Sequential(*conv_bn(widths[source], widths[row], 1), up)
+    return down_path(widths, source, row)
+
+
+def down_path(widths: Sequence[int], source: int, row: int) -> nn.Sequential:
+    """Branch `source` to the coarser branch `row`: one 3x3 stride-2 convolution per octave; the width changes
+    in the last one, which has no ReLU."""
     steps = [
         nn.Sequential(*conv_bn(widths[source], widths[source], 3, 2), nn.ReLU(inplace=True))
         for _ in range(row - source - 1)

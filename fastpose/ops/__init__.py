@@ -2,6 +2,7 @@
 
 from fastpose.backend import op_status
 from fastpose.ops._fuse import fuse
+from fastpose.ops.assignment import assign_joints
 from fastpose.ops.decode import decode_heatmaps
 from fastpose.ops.heatmap import gaussian_heatmaps
 from fastpose.ops.loss import heatmap_loss, heatmap_loss_and_gradient
@@ -10,6 +11,7 @@ from fastpose.reference.decode import Decoded
 
 __all__ = [
     "Decoded",
+    "assign_joints",
     "decode_heatmaps",
     "fuse",
     "gaussian_heatmaps",

@@ -137,7 +137,7 @@ def decode_heatmaps(
     elif refine == "dark":
         xy = refine_dark(heatmaps, xy, score, blur_kernel)
     if center is not None and scale is not None:
-        xy = _to_image(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2])
+        xy = to_image(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2])
     return Decoded(xy, score, valid)
 
 
@@ -173,7 +173,7 @@ def _slope_sign(heatmaps: Tensor, xy: Tensor) -> Tensor:
     return sign * inner.unsqueeze(-1)
 
 
-def _to_image(xy: Tensor, center: Tensor, scale: Tensor, width: int, height: int) -> Tensor:
+def to_image(xy: Tensor, center: Tensor, scale: Tensor, width: int, height: int) -> Tensor:
     """Official inverse affine without rotation: heatmap pixels to image pixels.
 
     The official code solves for the map that takes three heatmap points to three image points, and rounds

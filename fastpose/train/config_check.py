@@ -79,8 +79,8 @@ def check_config(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
     data = config.data
-    if any(side < 32 or side % 32 for side in data.input_size):
-        raise ConfigError(f"data.input_size={data.input_size}: both must be positive multiples of 32")
+    if any(side < 8 or side % 8 for side in data.input_size):  # the network may ask for more
+        raise ConfigError(f"data.input_size={data.input_size}: both must be positive multiples of 8")
     if data.workers != "auto" and int(data.workers) < 0:
         raise ConfigError(f"data.workers={data.workers}: must be auto or at least 0")
     if any(len(pair) != 2 for pair in data.flip_pairs or []):

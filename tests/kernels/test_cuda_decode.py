@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 import re
-import shutil
-import subprocess
-import sysconfig
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from emulation import SOURCES, build_emulated, compile_cubin
 from official_dark import gaussian_maps
 from resources import record_resources
 from torch import Tensor
@@ -24,8 +20,6 @@ from fastpose.backend import use_backend
 from fastpose.ops import Decoded, decode_heatmaps
 from fastpose.reference import decode as reference
 
-SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-SHIM = Path(__file__).resolve().parent / "cuda_on_cpu"
 ENTRY = re.compile(r"Compiling entry function '_ZN8fastpose\d+(\w+?)I(f|NS_4bf16E|NS_4fp16E)((?:Lb[01]E)+)E")
 TYPES = {"f": "fp32", "NS_4bf16E": "bf16", "NS_4fp16E": "fp16"}
 NAN, INF = float("nan"), float("inf")
@@ -60,19 +54,8 @@ def parse_usage(log: str) -> dict[str, Usage]:
 
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_compiles_without_spills(capability: int, tmp_path: Path) -> None:
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        pytest.skip("no nvcc on PATH")
-    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
-    if f"compute_{capability}\n" not in known:
-        pytest.skip(f"this nvcc does not know sm_{capability}")
-    command = [nvcc, "-cubin", f"-arch=sm_{capability}", "-std=c++17", "-O3", "-fmad=false", "-Xptxas", "-v"]
-    command += ["-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Werror"]
-    command += [str(SOURCES / "decode" / "decode_cuda.cu"), "-o", str(tmp_path / "decode.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
-    usage = parse_usage(done.stdout + done.stderr)
+    log = compile_cubin(SOURCES / "decode" / "decode_cuda.cu", capability, tmp_path / "decode.cubin")
+    usage = parse_usage(log)
     assert len(usage) == 3 * 2 * 3, "three dtypes, plain or flipped, three layouts"
     for name, used in usage.items():
         record_resources(name, capability, *used)
@@ -80,47 +63,9 @@ def test_compiles_without_spills(capability: int, tmp_path: Path) -> None:
     assert max(used.registers for used in usage.values()) <= 64  # 1024 threads a multiprocessor
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> types.SimpleNamespace:
-    """fastpose._C with the CUDA decoder compiled for the CPU, and `launches()` so far.
-
-    Launches become calls, and the namespace is renamed, so that it can live beside the real one.
-    """
-    compiler = shutil.which("g++")
-    pybind11 = pytest.importorskip("pybind11")
-    if compiler is None:
-        pytest.skip("no g++ on PATH")
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    text, count = re.subn(
-        r"(decode_\w+<[^;]*?>)<<<(\w+), (\w+), [^;]*?>>>\(p\)",
-        r"cuda_on_cpu::launch(\1, \2, \3, p)",
-        (SOURCES / "decode" / "decode_cuda.cu").read_text(),
-    )
-    assert "<<<" not in text
-    assert count
-    (folder / "decode.cpp").write_text(
-        f"{text}\nnamespace fastpose {{\nthread_local PeakKey keys[kMostThreads];\n"
-        "void decode_cpu(const DecodeParams&, int) {}\n}\n"
-        'extern "C" __attribute__((visibility("default"))) int launches() { return cuda_on_cpu::launches; }\n'
-    )
-    target = folder / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-    includes = [SHIM, SOURCES / "decode", pybind11.get_include(), sysconfig.get_path("include")]
-    command = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden"]
-    command += ["-fno-extern-tls-init", "-Wno-unknown-pragmas", "-D__CUDACC__", "-DFASTPOSE_HAS_CUDA"]
-    command += [
-        "-Dfastpose=fastpose_on_cpu",
-        '-DFASTPOSE_SOURCE_HASH=""',
-        *(f"-I{path}" for path in includes),
-    ]
-    command += [str(folder / "decode.cpp"), str(SOURCES / "python" / "bindings.cpp"), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    spec = importlib.util.spec_from_file_location("_C", target)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return types.SimpleNamespace(module=module, launches=ctypes.CDLL(str(target)).launches)
+    return build_emulated(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

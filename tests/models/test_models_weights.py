@@ -262,7 +262,7 @@ def test_load_model_needs_to_know_the_model(tmp_path: Path, filled: HRNet) -> No
         assert read_meta(tmp_path / name) is None
         with pytest.raises(CheckpointError, match="does not say which model"):
             load_model(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is for 'tiny'; known models: hrnet_w18_small"):
+    with pytest.raises(CheckpointError, match="is for 'tiny'; known models: .*hrnet_w18_small"):
         load_model(tmp_path / "c.safetensors")
 
 

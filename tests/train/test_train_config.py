@@ -69,7 +69,7 @@ def test_overrides_take_yaml_values():
         ("train=3", r"'train' is a group; set one of train.epochs"),
         ("train.epochs.x=3", r"'epochs' has no settings below it"),
         ("train.optimizer=lion", r"got 'lion', must be one of adam, adamw, sgd, rmsprop"),
-        ("data.input_size=[100, 128]", r"multiples of 32"),
+        ("data.input_size=[100, 128]", r"multiples of 8"),
         ("data.input_size=[96]", r"must be 2 numbers"),
         ("train.epochs=0", r"must be at least 1"),
         ("val.boxes=detector", r"val.detections=FILE"),

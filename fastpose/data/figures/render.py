@@ -13,6 +13,8 @@ from fastpose.data.figures.shapes import FIXED_POINT, PART, SKIN, Shape
 
 _COLOURS = np.array([0, 0, 0, 1], dtype=np.uint64)  # far from the numbers that the composition uses
 _HALF = 1 << (FIXED_POINT - 1)
+Patches = dict[str, list[Patch]]
+"""What is drawn onto a figure's shapes, by their `details`."""
 
 
 def render(scene: Scene) -> np.ndarray:
@@ -21,21 +23,17 @@ def render(scene: Scene) -> np.ndarray:
     Colours are drawn at twice the size and averaged down, which smooths every edge; light is a second layer
     at picture size, blurred and multiplied in.
     """
-    key = np.array([scene.seed, scene.index], dtype=np.uint64)
-    rng = np.random.Generator(np.random.Philox(key=key, counter=_COLOURS))
-    looks = [random_look(rng) for _ in scene.figures]
-    faces = face_patches(scene.bodies, scene.view, looks)
-    trunks = trunk_patches(scene.bodies, scene.view, looks)
+    rng, looks, patches = dress(scene)
     background = draw_background(rng, scene.image_size, float(rng.uniform(0.4, 0.7)))
     width, height = scene.image_size
     canvas = cv2.resize(background, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
     light = _floor_shadows(scene)
     for i, figure in enumerate(scene.figures):
         for shape in figure.shapes:
-            _fill(canvas, shape.outline, _colour(shape, looks[i]))
+            fill(canvas, shape.outline, _colour(shape, looks[i]))
             _light_shape(light, shape.outline, shape.core)
-            for outline, colour in _details(shape, faces[i], trunks[i]):
-                _fill(canvas, outline, colour)
+            for outline, colour in patches[i].get(shape.details, []):
+                fill(canvas, outline, colour)
         for prop in scene.props:
             if prop.after == i + 1:
                 _draw_prop(rng, canvas, light, prop)
@@ -43,19 +41,25 @@ def render(scene: Scene) -> np.ndarray:
     return _apply_light(picture, light, rng, float(scene.view.scale.mean()), scene.style.noise)
 
 
-def _fill(canvas: np.ndarray, outline: np.ndarray, colour: tuple[int, int, int]) -> None:
-    cv2.fillConvexPoly(canvas, outline * 2 + _HALF, colour, cv2.LINE_8, FIXED_POINT)
+def dress(scene: Scene) -> tuple[np.random.Generator, list[Look], list[Patches]]:
+    """Looks and patches of a scene's figures, and the generator whose next numbers colour the rest."""
+    key = np.array([scene.seed, scene.index], dtype=np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key, counter=_COLOURS))
+    looks = [random_look(rng) for _ in scene.figures]
+    faces = face_patches(scene.bodies, scene.view, looks)
+    trunks = trunk_patches(scene.bodies, scene.view, looks)
+    return rng, looks, [{"face": f, "torso": t} for f, t in zip(faces, trunks, strict=True)]
+
+
+def fill(canvas: np.ndarray, outline: np.ndarray, colour: int | tuple[int, int, int]) -> None:
+    """Fills a convex outline (fixed-point pixels of the picture) on a canvas of twice the picture's size."""
+    ink = (colour,) if isinstance(colour, int) else colour
+    cv2.fillConvexPoly(canvas, outline * 2 + _HALF, ink, cv2.LINE_8, FIXED_POINT)
 
 
 def _colour(shape: Shape, look: Look) -> tuple[int, int, int]:
     colour = look.colours[shape.colour]
     return shade(colour, 0.88) if shape.part == PART["head"] and shape.colour == SKIN else colour
-
-
-def _details(shape: Shape, face: list[Patch], trunk: list[Patch]) -> list[Patch]:
-    if shape.details == "face":
-        return face
-    return trunk if shape.details == "torso" else []
 
 
 def _light_shape(light: np.ndarray, outline: np.ndarray, core: np.ndarray | None) -> None:
@@ -84,7 +88,7 @@ def _draw_prop(rng: np.random.Generator, canvas: np.ndarray, light: np.ndarray, 
     else:
         base = random_colour(rng, saturation=(0.0, 0.7), value=(0.2, 0.9))
     for i, outline in enumerate(prop.outlines):
-        _fill(canvas, outline, shade(base, 1.15 - 0.12 * (i % 4)))
+        fill(canvas, outline, shade(base, 1.15 - 0.12 * (i % 4)))
         cv2.fillConvexPoly(light, outline, 122, cv2.LINE_8, FIXED_POINT)
 
 

@@ -16,6 +16,7 @@ from fastpose.train.config import Config
 from fastpose.train.objectives import HeatmapObjective, Objective
 from fastpose.train.parallel.distributed import World
 from fastpose.train.pictures import save_sheet
+from fastpose.train.tasks.conventions import pose_conventions
 from fastpose.train.tasks.pose_data import build_model, crop_dataset, train_table, val_table
 from fastpose.train.tasks.pose_validation import rows_of, validate
 from fastpose.train.tasks.task import OnBatch
@@ -84,6 +85,9 @@ class PoseTask:
 
     def draw(self, path: Path, table: PersonTable, predictions: Predictions) -> None:
         save_sheet(path, table, predictions)
+
+    def conventions(self, model: PoseModel) -> dict[str, Config]:
+        return pose_conventions(self.config, model.meta.channel_order, model.output)
 
     def conditions(self, model: PoseModel, count: int) -> str:
         """Boxes, crops, precision, flip test and refinement."""

@@ -46,7 +46,7 @@ def val_table(config: Config) -> PersonTable:
         return _read(config, "val")
     if config.data.format != "coco":
         raise ConfigError(f"val.boxes=detector needs data.format=coco, not {config.data.format}")
-    annotations, images = _coco_files(config, "val")
+    annotations, images = coco_files(config, "val")
     truth = _read(config, "val")
     return read_detections(
         _place(config, str(config.val.detections)),
@@ -123,7 +123,9 @@ def _read(config: Config, part: str) -> PersonTable:
         return _figures(config, part)
     if config.data.format == "mpii":
         return _mpii(config, part)
-    annotations, images = _coco_files(config, part)
+    if config.data.format == "voc":
+        raise ConfigError("data.format=voc: pose networks take coco, mpii or figures")
+    annotations, images = coco_files(config, part)
     pairs = config.data.flip_pairs
     return read_coco(
         annotations,
@@ -145,7 +147,8 @@ def _mpii(config: Config, part: str) -> PersonTable:
     return table
 
 
-def _coco_files(config: Config, part: str) -> tuple[Path, Path]:
+def coco_files(config: Config, part: str) -> tuple[Path, Path]:
+    """Annotations and pictures of 'train' or 'val'."""
     data = config.data
     training = part == "train"
     annotations = data.train_annotations if training else data.val_annotations
@@ -167,20 +170,25 @@ def _place(config: Config, path: str) -> Path:
     return below if below.exists() and not Path(path).exists() else Path(path)
 
 
-def _figures(config: Config, part: str) -> PersonTable:
+def figure_style(config: Config) -> FigureStyle:
+    """What rendered pictures look like."""
     figures = config.data.figures
-    training = part == "train"
-    style = FigureStyle(
+    return FigureStyle(
         people=(figures.people[0], figures.people[1]),
         occluders=figures.occluders,
         truncation=figures.truncation,
         lying=figures.lying,
         facing=(figures.facing[0], figures.facing[1], figures.facing[2]),
     )
+
+
+def _figures(config: Config, part: str) -> PersonTable:
+    figures = config.data.figures
+    training = part == "train"
     return read_figures(
         figures.train_count if training else figures.val_count,
         seed=config.run.seed if training else VAL_FIGURES_SEED + config.run.seed,
         aspect_ratio=aspect_ratio(config),
         image_size=(figures.image_size[0], figures.image_size[1]),
-        style=style,
+        style=figure_style(config),
     )

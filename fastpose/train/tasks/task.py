@@ -62,6 +62,9 @@ class Task(Protocol):
     def draw(self, path: Path, table: Any, predictions: Any) -> None:
         """A sheet of predictions as PNG."""
 
+    def conventions(self, model: Any) -> dict[str, Config]:
+        """Configurations that score the same network otherwise, by what is different in them."""
+
     def conditions(self, model: Any, count: int) -> str:
         """What the scores of `count` samples rest on, for a table's title."""
 

@@ -137,6 +137,7 @@ using std::max;
 using std::min;
 
 inline void __syncthreads() { cuda_on_cpu::wait_in(cuda_on_cpu::State::at_block_barrier); }
+inline void __syncwarp() { cuda_on_cpu::wait_in(cuda_on_cpu::State::at_warp_barrier); }
 template <class T>
 T __shfl_sync(unsigned int, T value, int lane) {
     return cuda_on_cpu::exchange(value, static_cast<unsigned int>(lane));

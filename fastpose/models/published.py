@@ -1,0 +1,107 @@
+"""What the papers and official repositories say of each network, and what was verified here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COCO = "COCO val2017 AP, detector boxes of 56.4 AP, flip test"
+MPII = "MPII val PCKh@0.5, weighted over 14 joints, flip test"
+SINGLE = "MPII val PCKh@0.5, the original's own split and means"
+
+
+@dataclass(frozen=True)
+class Score:
+    """`value` at `size` (width x height), by `convention`; scores of two conventions cannot be compared."""
+
+    convention: str
+    size: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The implementation whose names and numbers a network has; `verified` says how that was shown here."""
+
+    repository: str
+    licence: str
+    scores: tuple[Score, ...]
+    verified: str
+
+
+HRNET = "leoxiaobin/deep-high-resolution-net.pytorch"
+SB = "microsoft/human-pose-estimation.pytorch"
+HOURGLASS = "princeton-vl/pytorch_stacked_hourglass"
+PRTR = "mlpc-ucsd/PRTR"
+SEG = "HRNet/HRNet-Semantic-Segmentation"
+
+_NAMES = "names, shapes and parameter count"
+_GOLDEN = "golden numbers of the official code in float64: outputs 1e-6, loss 1e-9, every gradient norm 1e-6"
+
+
+def _coco(low: str, high: str) -> tuple[Score, ...]:
+    return Score(COCO, "192x256", low), Score(COCO, "288x384", high)
+
+
+def _mpii(size: str, value: str) -> Score:
+    return Score(MPII, size, value)
+
+
+PUBLISHED: dict[str, Origin] = {
+    "hrnet_w32": Origin(HRNET, "MIT", (*_coco("74.4", "75.8"), _mpii("256x256", "90.3")), _GOLDEN),
+    "hrnet_w48": Origin(HRNET, "MIT", _coco("75.1", "76.3"), _NAMES),
+    "pose_resnet50": Origin(
+        SB, "MIT", (*_coco("70.4", "72.2"), _mpii("256x256", "88.5"), _mpii("384x384", "89.1")), _GOLDEN
+    ),
+    "pose_resnet101": Origin(
+        SB, "MIT", (*_coco("71.4", "73.6"), _mpii("256x256", "89.1"), _mpii("384x384", "90.0")), _NAMES
+    ),
+    "pose_resnet152": Origin(
+        SB, "MIT", (*_coco("72.0", "74.3"), _mpii("256x256", "89.6"), _mpii("384x384", "90.2")), _NAMES
+    ),
+    "hourglass2": Origin(HOURGLASS, "BSD-3-Clause", (Score(SINGLE, "256x256", "88.3"),), _GOLDEN),
+    "hourglass8": Origin(HOURGLASS, "BSD-3-Clause", (Score(SINGLE, "256x256", "90.2"),), _NAMES),
+    "prtr_resnet50": Origin(
+        PRTR,
+        "Apache-2.0",
+        (
+            Score(COCO, "288x384", "68.2"), Score(COCO, "384x512", "71.0"),
+            _mpii("256x256", "82.9"), _mpii("384x384", "86.3"), _mpii("512x512", "88.5"),
+        ),
+        _NAMES,
+    ),
+    "prtr_resnet101": Origin(
+        PRTR,
+        "Apache-2.0",
+        (
+            Score(COCO, "288x384", "70.1"), Score(COCO, "384x512", "72.0"),
+            _mpii("256x256", "85.0"), _mpii("384x384", "87.9"), _mpii("512x512", "89.4"),
+        ),
+        _NAMES,
+    ),
+    "prtr_resnet152": Origin(PRTR, "Apache-2.0", (), "the official code cannot build it; runs here"),
+    "prtr_hrnet_w32": Origin(
+        PRTR,
+        "Apache-2.0",
+        (
+            Score(COCO, "288x384", "73.1"), Score(COCO, "384x512", "73.3"),
+            _mpii("256x256", "88.6"), _mpii("384x384", "89.5"),
+        ),
+        _GOLDEN,
+    ),
+    "hrnet_seg_w18_small_v1": Origin(
+        SEG, "MIT", (Score("Cityscapes val mIoU, whole pictures", "2048x1024", "70.3"),), _NAMES
+    ),
+    "hrnet_seg_w18_small_v2": Origin(
+        SEG, "MIT", (Score("Cityscapes val mIoU, whole pictures", "2048x1024", "76.2"),), _NAMES
+    ),
+    "hrnet_seg_w48": Origin(
+        SEG,
+        "MIT",
+        (
+            Score("Cityscapes val mIoU, whole pictures", "2048x1024", "80.9 (OHEM 81.2)"),
+            Score("PASCAL-Context 59 classes, multi-scale and flip", "520x520", "54.1"),
+        ),
+        _GOLDEN,
+    ),
+}  # fmt: skip
+"""By name; networks that are not here have no published original of theirs."""
