@@ -39,9 +39,9 @@ from fastpose.data.augment import augment_person
 from fastpose.data.crop_cache import CropCache
 from fastpose.data.encode import Encoding
 from fastpose.data.figures import write_figures
-from fastpose.data.loader import count_decodes
 from fastpose.data.prepare import prepare_crops
 from fastpose.data.region import Cutter, whole_picture
+from fastpose.data.sampler import count_decodes
 from fastpose.nn.normalize import normalize_crops
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "coco_mini"

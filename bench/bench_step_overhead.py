@@ -1,9 +1,15 @@
-"""What the training step costs beside forward, backward and optimiser, and what its graph saves."""
+"""What the training step costs beside forward, backward and optimiser, and what its graph saves.
+
+On a CPU the rows' figures tell the same of an epoch of a run, in time of the processor (`bench.loop_cost`):
+that of the steps and that of the loop around them, in per cent of what the network takes.
+"""
 
 from __future__ import annotations
 
 import functools
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.checks import check_close
+from bench.loop_cost import LoopCost, loop_cost
 from bench.rows import Case, Rows
 from fastpose.device import autocast
 from fastpose.models import create_model
@@ -18,7 +25,10 @@ from fastpose.nn.normalize import normalize_crops
 from fastpose.nn.streams import Mode, use_branch_streams
 from fastpose.ops import heatmap_loss
 from fastpose.train.config import TrainConfig
+from fastpose.train.config_io import load_config
 from fastpose.train.engine.step import TrainStep
+from fastpose.train.log import SilentLog
+from fastpose.train.loop import Trainer
 from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer
 
@@ -34,7 +44,7 @@ class Loop:
         self.size, self.device, self.dtype = size, device, dtype
         network = create_model(model, JOINTS, input_size=size)
         network.reset_parameters("kaiming")
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(device, memory_format=torch.channels_last)
         self.model = network.train()
         self.optimizer = build_optimizer(self.model, TrainConfig(lr=RATE), device)
 
@@ -79,6 +89,31 @@ def _inputs(batch: int, size: tuple[int, int], draw: torch.Generator) -> tuple[T
     return crop, joints, torch.ones(batch, JOINTS, device=device)
 
 
+def epoch_cost(model: str, size: tuple[int, int], batch: int, steps: int = 6) -> LoopCost:
+    """Of the second epoch of a run over rendered figures, on the CPU and with one thread of torch."""
+    settings = [f"model.name={model}", f"data.input_size={list(size)}", f"train.batch_size={batch}"]
+    settings += [f"data.figures.train_count={batch * steps}", "data.figures.people=[1, 1]", "data.workers=0"]
+    settings += [
+        "data.figures.val_count=1",
+        "train.amp=none",
+        "run.threads=1",
+        "run.device=cpu",
+        "run.tensorboard=false",
+    ]
+    with tempfile.TemporaryDirectory(prefix="bench_loop_") as folder:
+        trainer = Trainer(load_config("samples/figures", settings), Path(folder) / "run")
+        with trainer.states:
+            for _ in range(2):
+                trainer.progress.batch, trainer.progress.sums = 0, []
+                cost = loop_cost(trainer, SilentLog())
+    return cost
+
+
+def _shares(model: str, size: tuple[int, int], batch: int) -> dict[str, float]:
+    cost = epoch_cost(model, size, batch)
+    return {"step %": 100 * cost.step / cost.network, "loop %": 100 * cost.loop / cost.network}
+
+
 def _case(model: str, size: tuple[int, int], batch: int, device: str) -> Case:
     on_gpu = device == "cuda"
     place = (model, size, torch.device(device), torch.bfloat16 if on_gpu else None)
@@ -106,6 +141,7 @@ def _case(model: str, size: tuple[int, int], batch: int, device: str) -> Case:
         cold=False,
         items=batch,
         unit="images",
+        figures=None if on_gpu else functools.partial(_shares, model, size, batch),
     )
 
 

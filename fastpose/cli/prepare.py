@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastpose.cli._common import config_or_run, new_verb
+from fastpose.errors import ConfigError
 
 if TYPE_CHECKING:
     from fastpose.data.crop_cache import CropCache
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> None:
         cache.verify()
         print(f"{args.out}: whole, and fits the configuration")
         return
+    if not (math.isfinite(args.shard_mb) and args.shard_mb * 2**20 >= 1):
+        raise ConfigError(f"--shard-mb {args.shard_mb}: must be the megabytes of a file, such as 256")
     cores = len(os.sched_getaffinity(0))
     with progress_bar("pictures", len(set(table.image_index.tolist()))) as advance:
         cache = prepare_crops(

@@ -16,7 +16,8 @@ HALF_BODY_PADDING = 1.5
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What to change and how much; the defaults are those of the official COCO configurations.
+    """What to change and how much; the defaults are those of the official COCO configurations, which leave
+    the colours as they are.
 
     Scale and rotation are drawn from normal distributions, and clipped; the official MPII configurations turn
     the half-body cut off with a probability of 0. Raises ConfigError for numbers out of range.
@@ -28,13 +29,22 @@ class Augmentation:
     flip: bool = True  # mirror half of the samples
     half_body_prob: float = 0.3  # share of samples cut to the upper or lower body
     half_body_joints: int = 8  # which need more visible joints than this
+    brightness: float = 0.0  # most that is added to all grey levels, as a part of 255
+    contrast: float = 0.0  # most by which distances from the middle grey grow or shrink, as a part
+    tint: float = 0.0  # most by which each channel is multiplied on its own, up or down, as a part
 
     def __post_init__(self) -> None:
         limits = {"scale_factor": 0.99, "rotation_factor": 180, "rotation_prob": 1, "half_body_prob": 1}
+        limits |= {"brightness": 1, "contrast": 1, "tint": 1}
         for name, limit in limits.items():
             value = getattr(self, name)
             if not (isinstance(value, (int, float)) and 0 <= value <= limit):
                 raise ConfigError(f"augmentation: {name} must be a number from 0 to {limit}, got {value!r}")
+
+    @property
+    def recolours(self) -> bool:
+        """Whether grey levels change."""
+        return bool(self.brightness or self.contrast or self.tint)
 
 
 class AugmentedPerson(NamedTuple):

@@ -17,10 +17,12 @@ from fastpose.data.images import FolderImages, ZipImages, decode_image
 from fastpose.data.persons import PersonTable
 from fastpose.data.reach import clip_reach, reach
 from fastpose.data.region import Region
+from fastpose.data.sources import UNKNOWN, changed_sources
 from fastpose.errors import ConfigError, DataError, ImageError
 from fastpose.files import sha256 as file_sha256
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1 says nothing about the pictures' files
 MANIFEST, INDEX = "manifest.json", "index.npy"
 ROW = np.dtype(
     [
@@ -35,8 +37,12 @@ ROW = np.dtype(
         ("picture_width", "<i4"),
         ("picture_height", "<i4"),
         ("factor", "<i4"),
+        ("source_size", "<i8"),  # these three: `fastpose.data.sources.Source`
+        ("source_mark", "<i8"),
+        ("source_crc32", "<i8"),
     ]
 )
+SOURCE = ["source_size", "source_mark", "source_crc32"]
 
 
 class CropCache:
@@ -54,7 +60,7 @@ class CropCache:
         try:
             if file_sha256(index) != self.manifest["index_sha256"]:
                 raise DataError(f"{index}: its checksum differs from {MANIFEST}'s; {_AGAIN}")
-            self.rows = np.load(index, allow_pickle=False)
+            self.rows = _with_sources(np.load(index, allow_pickle=False))
             for number, shard in enumerate(self.manifest["shards"]):
                 path = shard_path(self.folder, number)
                 if path.stat().st_size != shard["bytes"]:
@@ -85,7 +91,8 @@ class CropCache:
         Raises ImageError: checksum, size or encoding are wrong, or the picture could not be read when the
         cache was built.
         """
-        shard, offset, length, crc32, x, y, width, height, *picture, factor = self.rows[row].tolist()
+        shard, offset, length, crc32, x, y, width, height, *rest = self.rows[row].tolist()
+        picture, factor = (rest[0], rest[1]), rest[2]
         if length == 0:
             raise ImageError(f"{name}: person {row} is not in {self.folder}: its picture was unreadable then")
         where = f"{name}: person {row} in {shard_path(self.folder, shard)} at byte {offset}"
@@ -100,11 +107,11 @@ class CropCache:
         size = height // factor, width // factor
         if pixels.size != size[0] * size[1] * 3:
             raise ImageError(f"{where}: {pixels.size} bytes of pixels for {size[1]}x{size[0]}; {_AGAIN}")
-        return Region(pixels.reshape(*size, 3), (x, y), (picture[0], picture[1]), factor)
+        return Region(pixels.reshape(*size, 3), (x, y), picture, factor)
 
     def check_fits(self, table: PersonTable, augmentation: Augmentation | None, aspect_ratio: float) -> None:
         """ConfigError with the reason where a crop of `table` could show more than the cache holds, or where
-        it holds other persons. An augmentation smaller than the cache was built for fits."""
+        it holds other persons or pictures. An augmentation smaller than the cache was built for fits."""
         recipe = self.manifest["recipe"]
         if recipe["table"] != table_digest(table):
             raise ConfigError(
@@ -123,6 +130,22 @@ class CropCache:
                 f"{self.folder}: built for {json.dumps(recipe['reach'])}; with this augmentation and input "
                 f"size {int(short.sum())} of {len(stored)} persons reach beyond what it holds; prepare a "
                 "cache for these settings, in another folder"
+            )
+        self.check_sources(table)
+
+    def check_sources(self, table: PersonTable) -> None:
+        """ConfigError where pictures have been replaced under their names since the cache was made.
+
+        Looks at sizes and times, and reads files of which only the time has changed (`changed_sources`).
+        """
+        images, first = np.unique(table.image_index, return_index=True)
+        sources = np.stack([self.rows[name][first] for name in SOURCE], 1)
+        changed = changed_sources(table.images, table.file_names[images].tolist(), sources)
+        if changed:
+            names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            raise ConfigError(
+                f"{self.folder}: made from other pictures: {len(changed)} have changed since ({names}); put "
+                f"them back, or {_AGAIN}"
             )
 
     def verify(self) -> None:
@@ -157,9 +180,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         version, recipe = manifest["format"], manifest["recipe"]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: damaged ({error!r}); {_AGAIN}") from None
-    if version != FORMAT or not isinstance(recipe, dict):
-        raise DataError(f"{path}: a crop cache of format {version}, this fastpose reads {FORMAT}; {_AGAIN}")
+    if version not in READABLE or not isinstance(recipe, dict):
+        known = " and ".join(map(str, READABLE))
+        raise DataError(f"{path}: a crop cache of format {version}, this fastpose reads {known}; {_AGAIN}")
     return manifest
+
+
+def _with_sources(rows: np.ndarray) -> np.ndarray:
+    """An index of format 1 as one of format 2, where no source is known; any other array as it is."""
+    if rows.dtype != np.dtype([field for field in ROW.descr if field[0] not in SOURCE]):
+        return rows
+    found = np.zeros(len(rows), ROW)
+    for name in rows.dtype.names or ():
+        found[name] = rows[name]
+    for name, value in zip(SOURCE, UNKNOWN, strict=True):
+        found[name] = value
+    return found
 
 
 def table_digest(table: PersonTable) -> str:

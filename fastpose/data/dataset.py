@@ -13,6 +13,7 @@ from fastpose.data.affine import get_affine_transform, transform_points
 from fastpose.data.annotations import OnBad
 from fastpose.data.augment import Augmentation, AugmentedPerson, augment_person
 from fastpose.data.cache import ImageCache
+from fastpose.data.colour import PLAIN, Colour, apply_colour, draw_colour
 from fastpose.data.crop_cache import CropCache
 from fastpose.data.persons import PersonTable
 from fastpose.data.region import Cutter, Region, whole_picture
@@ -101,7 +102,7 @@ class CropDataset(Dataset[Sample]):
         shown = (person.visible > 0)[:, None]
         joints = np.where(shown, transform_points(person.joints, matrix), person.joints)
         return {
-            **self._pixels(region, matrix, person.flipped),
+            **self._pixels(region, matrix, person.flipped, self._colour(epoch, index)),
             "joints": joints.astype(np.float32),
             "visible": person.visible,
             "weight": person.visible * self._joint_weights,
@@ -111,11 +112,21 @@ class CropDataset(Dataset[Sample]):
             "usable": np.array(True),
         }
 
-    def _pixels(self, region: Region, matrix: np.ndarray, flipped: bool) -> Sample:
+    def _pixels(self, region: Region, matrix: np.ndarray, flipped: bool, colour: Colour | None) -> Sample:
         if self.parts:
-            return cut_part(region, matrix, self.input_size, cutter=self._cutter, flipped=flipped)
+            part = cut_part(region, matrix, self.input_size, cutter=self._cutter, flipped=flipped)
+            return part if colour is None else {**part, **colour._asdict()}
         crop = self._cutter.cut(region, matrix, self.input_size, flipped=flipped)
-        return {"crop": cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, crop) if self.channel_order == "rgb" else crop}
+        if self.channel_order == "rgb":
+            crop = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, crop)
+        return {"crop": crop if colour is None else apply_colour(crop, colour)}
+
+    def _colour(self, epoch: int, index: int) -> Colour | None:
+        # Numbers of their own, so that everything else is drawn as without colours.
+        options = self.augmentation
+        if options is None or not options.recolours:
+            return None
+        return draw_colour(options, self._generator(epoch, index, stream=1))
 
     def _person(self, index: int, image_width: int, rng: np.random.Generator) -> AugmentedPerson:
         table = self.table
@@ -135,9 +146,9 @@ class CropDataset(Dataset[Sample]):
             rng=rng,
         )
 
-    def _generator(self, epoch: int, index: int) -> np.random.Generator:
-        # The two low words of the counter are left to the draws of one sample.
-        self._state["state"]["counter"] = np.array([0, 0, index, epoch], np.uint64)
+    def _generator(self, epoch: int, index: int, stream: int = 0) -> np.random.Generator:
+        # The lowest word of the counter is left to the draws of one stream of a sample.
+        self._state["state"]["counter"] = np.array([0, stream, index, epoch], np.uint64)
         self._random.state = self._state
         return np.random.Generator(self._random)
 
@@ -164,8 +175,10 @@ class CropDataset(Dataset[Sample]):
         width, height = self.input_size
         joints = self.table.keypoints.num_joints
         black = {"crop": np.zeros((height, width, 3), np.uint8)}
+        recolours = self.augmentation is not None and self.augmentation.recolours
+        part = {**empty_part(), **PLAIN._asdict()} if recolours else empty_part()
         return {
-            **(empty_part() if self.parts else black),
+            **(part if self.parts else black),
             "joints": np.zeros((joints, 2), np.float32),
             "visible": np.zeros(joints, np.float32),
             "weight": np.zeros(joints, np.float32),

@@ -16,6 +16,7 @@ from fastpose.data.augment import Augmentation
 from fastpose.data.images import MAX_SIDE
 from fastpose.data.persons import PersonTable
 from fastpose.data.reach import clip_reach, reach
+from fastpose.data.sources import UNKNOWN, Source, checksum, stamp
 from fastpose.errors import ConfigError, FastposeError, ImageError
 
 ALIGN = 16
@@ -66,6 +67,7 @@ class EncodedPerson(NamedTuple):
     size: tuple[int, int] = (0, 0)  # width and height in pixels of the picture
     picture: tuple[int, int] = (0, 0)
     factor: int = 1
+    source: Source = UNKNOWN
     problem: str = ""  # why the picture could not be read; there are no bytes then
 
 
@@ -96,19 +98,23 @@ class RegionEncoder(Dataset[Any]):
         name = str(self.table.file_names[self._images[position]])
         end = self._start[position + 1] if position + 1 < len(self) else len(self._order)
         persons = self._order[self._start[position] : end]
+        images = self.table.images
+        source = stamp(images, name)
         try:
-            image = self.table.images.read(name)
+            image = images.read(name)
         except ImageError as error:
             if self.on_bad == "stop":
                 return error
-            return [EncodedPerson(int(person), b"", problem=str(error)) for person in persons]
+            return [EncodedPerson(int(row), b"", source=source, problem=str(error)) for row in persons]
+        source = source._replace(crc32=checksum(images, name))
         size = np.array([image.shape[1], image.shape[0]])
         boxes = clip_reach(self._reach[persons], size, ALIGN)
         return [
-            self._person(image, int(person), box) for person, box in zip(persons, boxes.tolist(), strict=True)
+            self._person(image, int(person), box, source)
+            for person, box in zip(persons, boxes.tolist(), strict=True)
         ]
 
-    def _person(self, image: np.ndarray, person: int, box: list[int]) -> EncodedPerson:
+    def _person(self, image: np.ndarray, person: int, box: list[int], source: Source) -> EncodedPerson:
         x, y, end_x, end_y = box
         longest, limit = max(end_x - x, end_y - y), self.encoding.max_side
         factor = math.ceil(longest / limit) if limit and longest > limit else 1
@@ -116,7 +122,7 @@ class RegionEncoder(Dataset[Any]):
         data = self.encoding.encode(pixels)
         size = pixels.shape[1] * factor, pixels.shape[0] * factor
         picture = image.shape[1], image.shape[0]
-        return EncodedPerson(person, data, zlib.crc32(data), (x, y), size, picture, factor)
+        return EncodedPerson(person, data, zlib.crc32(data), (x, y), size, picture, factor, source)
 
 
 def reduce_pixels(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -1,18 +1,19 @@
-"""Batches of samples as tensors, in an order and with numbers that no worker count changes."""
+"""Batches of samples as tensors, with numbers that no worker count changes."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset
 
-from fastpose.data.dataset import CropDataset, Sample
-from fastpose.data.warp_batch import collate_parts
+from fastpose.data.dataset import Sample
+from fastpose.data.handover import SHARED, Piped, hand_over, join_samples, shared_room
+from fastpose.data.sampler import EpochSampler
 from fastpose.data.worker_places import IDLE, WorkerPlaces
 from fastpose.errors import ConfigError, DataError, FastposeError
 
@@ -20,83 +21,26 @@ LOOK_S = 2.0
 """Between looks at whether the workers get on."""
 
 SIGNAL_S = 1.0
+QUEUE_BYTES = 64 << 10  # of shared memory: a page for each semaphore of a worker's queues
+_log = logging.getLogger("fastpose.data")
 _LOST_WORKER = ("killed by signal", "exited unexpectedly", "timed out", "shared memory", "No space left")
 
 
-class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """A batch sampler over `length` samples whose items are (epoch, index).
+class TableDataset(Protocol):
+    """What is loaded: samples by (epoch, row), and the table they come from, whose `image_index` (N,) says
+    which share a picture."""
 
-    The order depends on (seed, epoch) alone, so training resumed at `set_epoch(epoch, start_batch)` sees what
-    an uninterrupted run sees. `len` counts the batches of a whole epoch. With `groups` (length,), such as the
-    table's `image_index`, the groups are shuffled and the samples of one stay together, in their own order.
-    Raises ConfigError for a length or batch size below 1, a batch larger than the data with `drop_last`, or
-    groups of another length.
-    """
+    table: Any
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int = 0,
-        drop_last: bool = False,
-        groups: np.ndarray | None = None,
-    ) -> None:
-        if length < 1 or batch_size < 1 or seed < 0:
-            raise ConfigError(f"length {length} and batch_size {batch_size} must be > 0, seed {seed} >= 0")
-        if drop_last and batch_size > length:
-            raise ConfigError(f"batch_size {batch_size} with drop_last leaves no batch of {length} samples")
-        if groups is not None and groups.shape != (length,):
-            raise ConfigError(f"groups: expected one for each of {length} samples, got shape {groups.shape}")
-        self.length, self.batch_size, self.groups = length, batch_size, groups
-        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
-        self.epoch = self.start_batch = 0
+    def __len__(self) -> int: ...
 
-    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Say which epoch the next iteration is, and how many of its batches are done already."""
-        if epoch < 0 or not 0 <= start_batch <= len(self):
-            raise ConfigError(
-                f"epoch {epoch} and start_batch {start_batch} (of {len(self)}) are out of range"
-            )
-        self.epoch, self.start_batch = epoch, start_batch
-
-    def __len__(self) -> int:
-        whole, rest = divmod(self.length, self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order, epoch = self.order(), self.epoch
-        for batch in range(self.start_batch, len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(epoch, int(row)) for row in rows]
-
-    def order(self) -> np.ndarray:
-        """(length,) int64: the samples of the whole epoch in their order."""
-        if self.groups is None:
-            order = np.arange(self.length)
-            if self.shuffle:
-                np.random.default_rng([self.seed, self.epoch]).shuffle(order)
-            return order
-        names, group = np.unique(self.groups, return_inverse=True)
-        place = np.arange(len(names))
-        if self.shuffle:
-            np.random.default_rng([self.seed, self.epoch]).shuffle(place)
-        return np.argsort(place[group], kind="stable")
-
-
-def count_decodes(sampler: EpochSampler, image_index: np.ndarray) -> int:
-    """Pictures that a loader decodes for the sampler's next epoch, without a cache: each once a batch.
-
-    `image_index` (N,) is the table's.
-    """
-    return sum(len(np.unique(image_index[[row for _, row in batch]])) for batch in sampler)
+    def __getitem__(self, key: Any) -> Sample: ...
 
 
 class _Batches(Dataset[Any]):
     """Hands a typed error over as a value: torch would raise it with the worker's traceback as message."""
 
-    def __init__(self, dataset: CropDataset, places: WorkerPlaces) -> None:
+    def __init__(self, dataset: TableDataset, places: WorkerPlaces) -> None:
         self.dataset, self.places = dataset, places
 
     def __len__(self) -> int:
@@ -133,9 +77,13 @@ class _Placed(Dataset[Any]):
 
 
 class CropLoader(DataLoader[Any]):
-    """A DataLoader that raises the dataset's own errors, and says what to do when a worker dies or hangs."""
+    """A DataLoader that raises the dataset's own errors, and says what to do when a worker dies or hangs.
+
+    Batches that find no room in shared memory come through pipes, with a warning for the first.
+    """
 
     places: WorkerPlaces
+    warned = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         try:
@@ -145,7 +93,7 @@ class CropLoader(DataLoader[Any]):
                         raise batch
                     finally:
                         del batch  # a cycle through the traceback would delay the workers' end by 5 s
-                yield batch
+                yield self._unpiped(batch) if isinstance(batch, Piped) else batch
         except RuntimeError as error:
             if isinstance(error, FastposeError) or not any(sign in str(error) for sign in _LOST_WORKER):
                 raise
@@ -173,7 +121,26 @@ class CropLoader(DataLoader[Any]):
                 time.sleep(SIGNAL_S)
                 raise RuntimeError("DataLoader worker exited unexpectedly while it sent a batch") from error
 
+    def _unpiped(self, batch: Piped) -> dict[str, torch.Tensor]:
+        if not self.warned:
+            self.warned = True
+            waiting = self.num_workers * (self.prefetch_factor or 1) + 1
+            _log.warning(
+                "no room in shared memory (%s): batches come through pipes, which costs this process time. "
+                "Enlarge %s to %d MB or more (docker: --shm-size), or use fewer workers",
+                batch.reason,
+                SHARED,
+                (waiting * batch.nbytes >> 20) + 1,
+            )
+        tensors = join_samples(batch.samples)
+        return {name: x.pin_memory() for name, x in tensors.items()} if self.pin_memory else tensors
+
     def _start(self) -> Iterator[Any]:
+        if shared_room() < QUEUE_BYTES * self.num_workers:
+            raise DataError(
+                f"{SHARED} is full, not even the queues of {self.num_workers} workers find room: empty or "
+                "enlarge it (docker: --shm-size), or use data.workers=0"
+            )
         # A forked worker that inherits OpenCV's pool of threads hangs when it gives the pool up.
         threads = cv2.getNumThreads()
         cv2.setNumThreads(1)
@@ -184,7 +151,7 @@ class CropLoader(DataLoader[Any]):
 
 
 def make_loader(
-    dataset: CropDataset, sampler: EpochSampler, *, workers: int = 0, pin_memory: bool = False
+    dataset: TableDataset, sampler: EpochSampler, *, workers: int = 0, pin_memory: bool = False
 ) -> CropLoader:
     """Batches of `dataset` as dicts of tensors with a leading batch dimension: `crop` (B, H, W, 3) uint8,
     `joints` (B, K, 2), ..., `index` (B,) int64, `usable` (B,) bool.
@@ -199,7 +166,7 @@ def make_loader(
         _Batches(dataset, places),
         batch_sampler=sampler,
         pin_memory=pin_memory,
-        collate_fn=_collate,
+        collate_fn=hand_over,
         persistent_workers=workers > 0,
         **_worker_options(workers),
     )
@@ -234,12 +201,6 @@ def _worker_options(workers: int) -> dict[str, Any]:
 
 def _as_it_is(value: Any) -> Any:
     return value
-
-
-def _collate(samples: list[Sample] | FastposeError) -> Any:
-    if isinstance(samples, FastposeError):
-        return samples
-    return collate_parts(samples) if "pixels" in samples[0] else default_collate(samples)
 
 
 def _one_thread(worker: int) -> None:

@@ -40,7 +40,8 @@ def prepare_crops(
     Each picture is decoded once, whatever the number of its persons. A shard ends with the picture that fills
     it to `shard_bytes`; a note that it is whole follows it to the disk, and the manifest comes last. The
     files depend neither on the number of workers nor on interruptions. `advance(pictures)` is told of
-    pictures done. Raises ConfigError where the folder holds a cache by another recipe, OutputError where it
+    pictures done. Raises ConfigError where the folder holds a cache by another recipe or, finished, of
+    pictures that have changed since, OutputError where it
     cannot be written, is in use or holds other things, and with `on_bad="stop"` the ImageError of a picture
     that cannot be read.
     """
@@ -52,12 +53,16 @@ def prepare_crops(
     with _locked(make_folder(folder)):
         _check_folder(folder, recipe)
         remove_leftovers(folder)
-        if not (folder / MANIFEST).is_file():
+        finished = (folder / MANIFEST).is_file()
+        if not finished:
             write_text(folder / RECIPE, json.dumps(recipe, indent=1))
             _write_shards(folder, recipe, encoder, workers, advance)
         remove_notes(folder)
         (folder / RECIPE).unlink(missing_ok=True)
-    return CropCache(folder)
+    cache = CropCache(folder)
+    if finished:
+        cache.check_sources(table)
+    return cache
 
 
 def make_recipe(

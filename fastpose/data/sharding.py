@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
-from fastpose.data.loader import EpochSampler
-from fastpose.errors import ConfigError, DataError
+from fastpose.data.sampler import EpochSampler
+from fastpose.errors import ConfigError
 
 
 def share_of(count: int, rank: int, world: int) -> slice:
@@ -55,24 +53,3 @@ class RowsSampler(EpochSampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in super().__iter__():
             yield [(epoch, row + self.start) for epoch, row in batch]
-
-
-class SpareBatch:
-    """Keeps the last batch with readable samples, to stand in for one that has none.
-
-    A process alone may pass over such a batch. One of several may not: the others wait for its gradient.
-    """
-
-    def __init__(self) -> None:
-        self.last: dict[str, torch.Tensor] | None = None
-
-    def __call__(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """`batch`, or the one before it; DataError when the first of all has no readable sample."""
-        if batch["usable"].any():
-            self.last = batch
-        elif self.last is None:
-            raise DataError(
-                f"not one of the {len(batch['usable'])} pictures of a process's first batch is readable; "
-                "run `fastpose check` on the training data"
-            )
-        return self.last if self.last is not None else batch

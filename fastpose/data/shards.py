@@ -96,7 +96,7 @@ def _fill(
             file.write(one.data)
             digest.update(one.data)
             place = (one.person, number, offset, len(one.data), one.crc32)
-            rows.append((*place, *one.corner, *one.size, *one.picture, one.factor))
+            rows.append((*place, *one.corner, *one.size, *one.picture, one.factor, *one.source))
             offset += len(one.data)
             if one.problem:
                 unreadable[str(one.person)] = one.problem
@@ -110,7 +110,10 @@ def _read_note(folder: Path, number: int) -> dict[str, Any] | None:
     try:
         note = json.loads(_note_path(folder, number).read_text(encoding="utf-8"))
         whole = file_sha256(shard_path(folder, number)) == note["sha256"]
-        return note if whole and file_sha256(_rows_path(folder, number)) == note["rows_sha256"] else None
+        if not whole or file_sha256(_rows_path(folder, number)) != note["rows_sha256"]:
+            return None
+        rows = np.load(_rows_path(folder, number), mmap_mode="r", allow_pickle=False)
+        return note if rows.dtype == _PERSON_ROW else None  # else of an older fastpose
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,7 +13,6 @@ from torch.utils.data import default_collate
 
 from fastpose.data.region import Cutter, Region
 from fastpose.errors import ConfigError, DataError
-from fastpose.nn.normalize import MEAN, STD
 from fastpose.ops import op_status, warp_crops
 from fastpose.reference.warp import Mode
 
@@ -149,28 +148,21 @@ class WarpFeed:
         """
         used = {*PARTS, "gain", "shift"}
         others = {name: tensor for name, tensor in batch.items() if name not in used}
-        return {"crop": self._warp(batch, dtype=torch.uint8), **others}
+        return {"crop": self._warp(batch), **others}
 
-    def network_input(self, batch: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B, 3, height, width) in channels_last memory: `normalize_crops` of the crops to within 5e-7.
-
-        `dtype` is float32, bfloat16 or float16.
-        """
-        return self._warp(batch, dtype=dtype, mean=MEAN, std=STD)
-
-    def _warp(self, batch: dict[str, Tensor], **options: Any) -> Tensor:
+    def _warp(self, batch: dict[str, Tensor]) -> Tensor:
         if self._stream is None:
-            return self._warp_here(batch, **options)
+            return self._warp_here(batch)
         main = torch.cuda.current_stream(self.device)
         if any(tensor.is_cuda for tensor in batch.values()):
             self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
-            crops = self._warp_here(batch, **options)
+            crops = self._warp_here(batch)
         main.wait_stream(self._stream)
         crops.record_stream(main)
         return crops
 
-    def _warp_here(self, batch: dict[str, Tensor], **options: Any) -> Tensor:
+    def _warp_here(self, batch: dict[str, Tensor]) -> Tensor:
         names = [name for name in (*PARTS, "gain", "shift") if name in batch]
         moved: dict[str, Any] = {name: batch[name].to(self.device, non_blocking=True) for name in names}
         return warp_crops(
@@ -180,7 +172,7 @@ class WarpFeed:
             output_size=self.input_size,
             mode=self.mode,
             reverse_channels=self.reverse,
-            **options,
+            dtype=torch.uint8,
         )
 
 

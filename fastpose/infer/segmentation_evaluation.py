@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -103,7 +102,7 @@ def _samples(
 ) -> Iterator[dict[str, Tensor]]:
     if start >= stop:
         return
-    dataset: Any = SegmentationDataset(
+    dataset = SegmentationDataset(
         table,
         channel_order="bgr" if model.meta.channel_order == "bgr" else "rgb",
         crop_size=(32, 32),

@@ -66,8 +66,6 @@ class Hourglass(PoseModel):
     get a gradient there: shortcuts that nobody calls. Files that hold them load all the same.
     """
 
-    head_layer = "outs.0.conv"
-
     def __init__(self, config: HourglassConfig, meta: ModelMeta) -> None:
         super().__init__(meta)
         self.config = config

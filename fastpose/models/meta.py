@@ -189,12 +189,10 @@ class Network(nn.Module):
     """An nn.Module that knows its meta and which of its parts an ImageNet backbone can fill.
 
     `backbone_layers` are first name segments; `backbone_extra` are prefixes of names in those layers that
-    backbone files have and the network has not. `head_layer` is the prefix of the parameters whose size is
-    the number of outputs.
+    backbone files have and the network has not.
     """
 
     backbone_layers: ClassVar[tuple[str, ...]] = ()
-    head_layer: ClassVar[str] = "final_layer"
 
     def __init__(self, meta: ModelMeta | SegmentationMeta) -> None:
         super().__init__()
@@ -227,5 +225,4 @@ class PoseModel(Network):
 class SegmentationModel(Network):
     """A network that gives every pixel of an image (B, 3, H, W) a class: logits (B, num_classes, h, w)."""
 
-    head_layer: ClassVar[str] = "last_layer.3"
     meta: SegmentationMeta

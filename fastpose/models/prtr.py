@@ -86,7 +86,6 @@ class PRTR(PoseModel):
 
     output = "queries"
     backbone_layers = ("backbone",)
-    head_layer = "class_embed"
     head_extra: ClassVar[int] = 1  # classes of the head besides the joints
 
     def __init__(

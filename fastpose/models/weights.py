@@ -89,11 +89,8 @@ def create_fitting(name: str, weights: StrPath, **options: Any) -> Network:
     """`create_trained` with the number of joints or classes that the file has."""
     model = create_model(name)
     found, _ = model.adapt_names(read_checkpoint(Path(weights)).tensors)
-    head = found.get(f"{model.head_layer}.weight")
-    outputs = model.meta.outputs
-    if head is not None and head.shape != (own := model.state_dict()[f"{model.head_layer}.weight"]).shape:
-        outputs += head.shape[0] - own.shape[0]
-    return create_trained(name, outputs, weights, **options)
+    outputs = _outputs_of(model, found, model.state_dict())
+    return create_trained(name, outputs or model.meta.outputs, weights, **options)
 
 
 def read_meta(path: StrPath) -> Meta | None:
@@ -165,15 +162,32 @@ def _check_fit(
     report = [f"{path}: does not fit {model.meta.model} with {model.meta.counted}"]
     report += _listing("missing", missing) + _listing("unexpected", unexpected)
     report += _listing("of another shape or type", shapes)
-    weight, bias = f"{model.head_layer}.weight", f"{model.head_layer}.bias"
-    same_body = not (missing or unexpected) and set(reshaped) == {weight, bias}
-    if same_body and found[weight].shape[1:] == expected[weight].shape[1:]:
-        outputs = found[weight].shape[0]
+    outputs = None if missing or unexpected else _outputs_of(model, found, expected)
+    if outputs is not None:
         name = model.meta.outputs_name
         report.append(f"  only {name} differs: create the model with {name}={outputs}")
     else:
         report.append(f"  choose the model the file was made for; known: {', '.join(list_models())}")
     raise CheckpointError("\n".join(report))
+
+
+def _outputs_of(model: Network, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """The number of outputs with which `model` would take `found`; None where that is not what differs.
+
+    Every size that differs must be that of the outputs, or one more (a class for none of them), by the same.
+    """
+    changes = set()
+    for name, tensor in expected.items():
+        if name not in found or found[name].shape == tensor.shape:
+            continue
+        if found[name].ndim != tensor.ndim:
+            return None
+        pairs = zip(tensor.shape, found[name].shape, strict=True)
+        changes |= {(own - model.meta.outputs, other - own) for own, other in pairs if own != other}
+    if len(changes) != 1:
+        return None
+    (extra, change), outputs = changes.pop(), model.meta.outputs
+    return outputs + change if extra in (0, 1) and outputs + change > 0 else None
 
 
 def _differs(a: Tensor, b: Tensor) -> bool:

@@ -13,9 +13,9 @@ def upsample_add(skip: Tensor, low: Tensor) -> Tensor:
     """skip (B, C, 2h, 2w) plus low (B, C, h, w) enlarged twofold by nearest neighbour.
 
     The same bits as `skip + F.interpolate(low, scale_factor=2)`, but the enlarged map is never stored: one
-    pass reads both and writes the sum, 2.25 times the bytes of `skip` instead of 4.25. Under torch.compile the
-    two operators stay as they are, since its code generation joins them. Any dtype, device and memory format;
-    the result has that of `skip`.
+    pass reads both and writes the sum, 2.25 times the bytes of `skip` instead of 4.25. Under torch.compile
+    the two operators stay as they are, since its code generation joins them. Any dtype, device and memory
+    format; the result has that of `skip`.
 
     Raises:
         ValueError: `skip` is not exactly twice as large as `low`, with the same batch and channels.

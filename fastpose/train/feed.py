@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from fastpose.data.loader import make_loader
-from fastpose.data.sharding import ShardedSampler, SpareBatch
+from fastpose.data.sharding import ShardedSampler
+from fastpose.data.substitutes import Substitutes
 from fastpose.data.warp_batch import WarpFeed, warps_on_device
 from fastpose.models import Network
 from fastpose.train.config import Config
@@ -52,20 +53,24 @@ class TrainFeed:
             if on_device
             else None
         )
-        self.spare = SpareBatch() if world.size > 1 else None
+        several = world.size > 1
+        self.spare = Substitutes(dataset, seed=config.run.seed, rank=world.rank) if several else None
         self.steps, self.unusable = len(self.sampler), 0
 
     def batches(self, epoch: int, start: int) -> Iterator[dict[str, torch.Tensor] | None]:
-        """Batches `start`, `start` + 1, ... of an epoch; None for one without any readable sample."""
+        """Batches `start`, `start` + 1, ... of an epoch.
+
+        None for one without any readable sample, where this process is alone; one of several gets others.
+        """
         self.sampler.set_epoch(epoch, start)
-        for batch in self.loader:
+        for step, batch in enumerate(self.loader, start):
             self.unusable += replace_unusable(batch)
-            if self.spare is not None:
-                batch = self.spare(batch)
             if not batch["usable"].any():
-                yield None
-            else:
-                yield batch if self.warp is None else self.warp(batch)
+                if self.spare is None:
+                    yield None
+                    continue
+                batch = self.spare(len(batch["usable"]), epoch, step)
+            yield batch if self.warp is None else self.warp(batch)
 
 
 def replace_unusable(batch: dict[str, torch.Tensor]) -> int:

@@ -86,6 +86,15 @@ def test_errors_name_the_thing_and_the_remedy(tmp_path, capsys):
     assert "shard_00000.bin: its SHA-256 differs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("size", ["nan", "inf", "-inf", "0", "-3", "1e-9"])
+def test_size_of_a_shard_must_be_a_number_of_megabytes(tmp_path, capsys, size):
+    argv = ["prepare", "samples/figures", str(tmp_path / "c"), *TINY, f"--shard-mb={size}"]
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"--shard-mb {float(size)}: must be" in error
+    assert not (tmp_path / "c").exists()
+
+
 def test_help_says_what_it_is_for(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["prepare", "--help"])

@@ -13,7 +13,8 @@ import torch
 from tiny_coco import write_coco
 
 from fastpose.data import Augmentation, CropDataset, EpochSampler, make_loader, read_coco
-from fastpose.data.loader import count_decodes, in_workers
+from fastpose.data.loader import in_workers
+from fastpose.data.sampler import count_decodes
 from fastpose.errors import ConfigError, DataError, ImageError
 
 SIZE = (48, 64)

@@ -4,11 +4,10 @@ from itertools import chain
 
 import numpy as np
 import pytest
-import torch
 
-from fastpose.data.loader import EpochSampler
-from fastpose.data.sharding import RowsSampler, ShardedSampler, SpareBatch, share_of
-from fastpose.errors import ConfigError, DataError
+from fastpose.data.sampler import EpochSampler
+from fastpose.data.sharding import RowsSampler, ShardedSampler, share_of
+from fastpose.errors import ConfigError
 
 GROUPS = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4, 5, 5, 5, 6])
 
@@ -56,12 +55,3 @@ def test_ranks_count_from_zero():
 def test_rows_come_in_order():
     assert [row for _, row in chain(*RowsSampler(3, 10, 4))] == [3, 4, 5, 6, 7, 8, 9]
     assert [len(batch) for batch in RowsSampler(3, 10, 4)] == [4, 3]
-
-
-def test_the_last_readable_batch_stands_in():
-    spare = SpareBatch()
-    good, bad = ({"usable": torch.tensor(usable)} for usable in ([True, False], [False, False]))
-    with pytest.raises(DataError, match="not one of the 2 pictures"):
-        spare(bad)
-    assert spare(good) is good
-    assert spare(bad) is good

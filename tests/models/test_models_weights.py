@@ -28,6 +28,7 @@ from fastpose.models import (
     read_meta,
     save_weights,
 )
+from fastpose.models.weights import create_fitting
 from fastpose.nn import Exchange
 
 THREE = KeypointSet(
@@ -262,7 +263,7 @@ def test_load_model_needs_to_know_the_model(tmp_path: Path, filled: HRNet) -> No
         assert read_meta(tmp_path / name) is None
         with pytest.raises(CheckpointError, match="does not say which model"):
             load_model(tmp_path / name)
-    with pytest.raises(CheckpointError, match="is for 'tiny'; known models: .*hrnet_w18_small"):
+    with pytest.raises(CheckpointError, match=r"is for 'tiny'; known models: .*hrnet_w18_small"):
         load_model(tmp_path / "c.safetensors")
 
 
@@ -342,3 +343,23 @@ def test_meta_survives_json(keypoints: KeypointSet | None) -> None:
 def test_a_wrong_meta_is_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError):
         ModelMeta.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs"),
+    [("hrnet_w18_small", 5), ("hourglass2_mobile", 5), ("pose_resnet50", 5), ("hrnet_seg_w18_small_v1", 5)],
+)
+def test_file_of_other_outputs_says_how_many(tmp_path, name, outputs):
+    path = tmp_path / "five.pth"
+    torch.save(create_model(name, outputs).state_dict(), path)
+    counted = create_model(name).meta.outputs_name
+    with pytest.raises(CheckpointError, match=f"only {counted} differs: create the model with {counted}=5"):
+        load_weights(create_model(name), path)
+    assert create_fitting(name, path).meta.outputs == outputs
+
+
+def test_file_of_another_network_of_other_outputs_is_not_taken_for_it(tmp_path):
+    path = tmp_path / "wide.pth"
+    torch.save(create_model("hrnet_w32", 5).state_dict(), path)
+    with pytest.raises(CheckpointError, match="choose the model the file was made for"):
+        load_weights(create_model("hrnet_w48"), path)

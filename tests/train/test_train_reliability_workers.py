@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def test_workers_end_with_a_killed_training():
     assert gone(workers, LIMIT_S)
 
 
-def load_with_little_memory(connection):
-    """In a process with mounts of its own: /dev/shm holds less than one batch."""
+def load_with_little_memory(connection, fill):
+    """In a process with mounts of its own: /dev/shm holds less than one batch, or nothing at all."""
     if ctypes.CDLL(None).unshare(0x00020000):  # CLONE_NEWNS
         connection.send("no mounts of its own")
         return
@@ -131,25 +132,49 @@ def load_with_little_memory(connection):
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         connection.send("no tmpfs")
         return
+    if fill:
+        Path("/dev/shm/other").write_bytes(bytes(256 << 10))
     multiprocessing.set_start_method("fork", force=True)
-    started = time.monotonic()
     try:
-        list(loader_of("size", 1))
-        connection.send(("nothing", "", 0.0))
+        loader = loader_of("size", 1)
+        shapes = [tuple(batch["crop"].shape) for batch in loader]
+        connection.send((shapes, loader.warned, os.listdir("/dev/shm")))
     except Exception as error:
-        connection.send((type(error).__name__, str(error), time.monotonic() - started))
+        connection.send((type(error).__name__, str(error), None))
 
 
-def test_little_shared_memory_is_told():
+@pytest.mark.parametrize("fill", [False, True], ids=["little", "none"])
+def test_little_shared_memory(fill):
     assert torch.multiprocessing.get_sharing_strategy() == "file_descriptor"
     mine, theirs = context().Pipe()
-    process = context().Process(target=load_with_little_memory, args=(theirs,))
+    process = context().Process(target=load_with_little_memory, args=(theirs, fill))
     process.start()
     found = mine.recv()
     process.join(20)
     if isinstance(found, str):
         pytest.skip(f"a small /dev/shm cannot be made here: {found}")
-    kind, message, seconds = found
-    assert kind == "DataError", message
-    assert "enlarge /dev/shm" in message
-    assert seconds < LIMIT_S
+    first, second, left = found
+    if fill:
+        assert first == "DataError", second
+        assert "/dev/shm is full" in second
+        assert "--shm-size" in second
+    else:
+        assert first == [(2, 512, 512, 3)] * 4
+        assert second, "nobody was told"
+        assert left == []
+
+
+def lose_batches(key):
+    def fail(tensor):
+        raise OSError("no way to send this")
+
+    ForkingPickler.register(torch.Tensor, fail)
+
+
+def test_a_lost_batch_is_told(monkeypatch):
+    monkeypatch.setattr(worker_places, "BATCH_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(Trouble, "__getitem__", lambda self, key: (lose_batches(key), {"x": np.zeros(3)})[1])
+    started = time.monotonic()
+    with pytest.raises(DataError, match="a batch was lost on its way"):
+        list(loader_of("nothing", 1))
+    assert time.monotonic() - started < LIMIT_S
