@@ -26,21 +26,18 @@ def decode_queries(
     """Every joint takes a query of its own, so that the sum of their probabilities is largest.
 
     Args:
-        output: 'pred_logits' (B, Q, K + 1), the last class for no keypoint, and 'pred_coords' (B, Q, 2),
-            (x, y) from 0 to 1 of the crop; Q is at least K.
+        output: 'pred_logits' (B, Q, K + 1) and 'pred_coords' (B, Q, 2), see `fastpose.models.PRTR`.
         center, scale: (B, 2) centre of the crop box in image pixels and its size / 200 px, of which only the
             width counts.
         input_size: (width, height) of the crop in pixels.
         flipped: the same of the mirrored crops. Its joints are mirrored back (x -> 1 - x, without a shift,
-            left and right swapped) and averaged in, and so are its scores. The official code averages in the
-            image, which is the same.
+            left and right swapped) and averaged in, as are its scores; averaging in the image is the same.
         flip_index: K indices, needed with `flipped` (`KeypointSet.flip_index`).
         background: whether the class for no keypoint takes part in the softmax (INCLUDE_BG_LOGIT).
 
     Returns:
         keypoints (B, K, 2) float32 (x, y) in image pixels, never NaN; score (B, K) float32 probability;
-        valid (B, K) bool, False where a joint's query is not finite: its score is 0, its place the crop's
-        corner. Nothing waits for the device, but as `assign_joints` says.
+        valid (B, K) bool, False where a query is not finite: score 0, at the crop's corner.
 
     Raises:
         TypeError, ValueError: an argument is wrong, or flip_index is missing.
@@ -51,8 +48,7 @@ def decode_queries(
     if flipped is not None:
         order = _order(flip_index, xy.shape[1])
         other_xy, other_score, other_valid = (_reorder(x, order) for x in _take_queries(flipped, background))
-        mirrored = torch.stack((1.0 - other_xy[..., 0], other_xy[..., 1]), dim=-1)
-        xy, score, valid = (xy + mirrored) * 0.5, (score + other_score) * 0.5, valid & other_valid
+        xy, score, valid = (xy + _mirror(other_xy)) * 0.5, (score + other_score) * 0.5, valid & other_valid
     width, height = input_size
     xy = torch.where(valid[..., None], xy, 0.0)
     xy = torch.stack((xy[..., 0] * width, xy[..., 1] * height), dim=-1)
@@ -75,6 +71,10 @@ def _take_queries(output: Mapping[str, Any], background: bool) -> tuple[Tensor, 
     score = shares.gather(1, query.unsqueeze(1)).squeeze(1)
     xy = coords.float().gather(1, query.unsqueeze(-1).expand(-1, -1, 2))
     return xy, score, score.isfinite() & xy.isfinite().all(-1)
+
+
+def _mirror(xy: Tensor) -> Tensor:
+    return torch.stack((1.0 - xy[..., 0], xy[..., 1]), dim=-1)
 
 
 def _order(flip_index: Sequence[int] | Tensor | None, joints: int) -> Tensor | tuple[int, ...]:

@@ -16,8 +16,10 @@ from fastpose.errors import BackendUnavailableError
 from fastpose.reference import decode as reference
 from fastpose.reference.dark import blur_weights
 from fastpose.reference.decode import REFINEMENTS, Decoded
+from fastpose.reference.udp import udp_to_image
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}  # DType in csrc/decode/decode.h
+_COMPILED = REFINEMENTS[:3]  # Refine in csrc/decode/decode.h
 _Outputs = tuple[Tensor, Tensor, Tensor]
 
 torch.library.define(
@@ -37,6 +39,7 @@ def decode_heatmaps(
     shift: bool = True,
     refine: str = "quarter",
     blur_kernel: int = 11,
+    unit: str = "size",
 ) -> Decoded:
     """Keypoints of a batch of heatmaps, mapped back to the image. Copies no map, and waits for no device.
 
@@ -49,8 +52,11 @@ def decode_heatmaps(
             copied to a GPU by its first call alone, which waits. An int64 tensor there is not checked: an
             entry out of range makes its joint invalid.
         shift: move the mirrored-back maps one pixel to the right before averaging.
-        refine: "none", "quarter" (of a pixel, towards the higher neighbour) or "dark" (arXiv:1910.06278).
-        blur_kernel: taps of the blur of "dark", odd, 1 to 63: 11 for targets of sigma 2, 17 for sigma 3.
+        refine: "none", "quarter" (of a pixel, towards the higher neighbour), "dark" (arXiv:1910.06278), or
+            "quarter_each" and "dark_udp" of mmpose, which only PyTorch computes, with copies of the maps.
+        blur_kernel: taps of the blur of "dark" and "dark_udp", odd, 1 to 63: 11 for targets of sigma 2, 17
+            for sigma 3.
+        unit: how a map lies on its crop box: "size", or "size-1" for the weights of UDP (arXiv:1911.07524).
 
     Returns:
         keypoints (B, K, 2) float32 (x, y), never NaN; score (B, K) float32 peak value; valid (B, K) bool.
@@ -66,9 +72,14 @@ def decode_heatmaps(
     order = None if flipped is None else _flip_tensor(flip_index, heatmaps)
     how: dict[str, Any] = {"shift": shift, "refine": refine, "blur_kernel": blur_kernel}
     reference.check_refinement(refine, blur_kernel)
-    if _runs_natively(get_backend(), heatmaps.dtype, str(heatmaps.device)):
+    reference.check_unit(unit)
+    if not _runs_natively(get_backend(), heatmaps.dtype, str(heatmaps.device), refine):
+        pair = {"flipped": flipped, "flip_index": order}
+        return reference.decode_heatmaps(heatmaps, center, scale, **pair, **how, unit=unit)
+    if unit == "size" or center is None or scale is None:
         return Decoded(*_decode_op(heatmaps, flipped, order, center, scale, **how))
-    return reference.decode_heatmaps(heatmaps, center, scale, flipped=flipped, flip_index=order, **how)
+    xy, score, valid = _decode_op(heatmaps, flipped, order, None, None, **how)
+    return Decoded(udp_to_image(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2]), score, valid)
 
 
 def _check(heatmaps: Tensor, center: Tensor | None, scale: Tensor | None, flipped: Tensor | None) -> None:
@@ -138,13 +149,15 @@ def _check_permutation(order: Sequence[int], joints: int) -> None:
 
 
 @torch.compiler.assume_constant_result  # the answer is the same for the life of the process
-def _runs_natively(backend: str, dtype: torch.dtype, device_name: str) -> bool:
+def _runs_natively(backend: str, dtype: torch.dtype, device_name: str, refine: str = "none") -> bool:
     if backend == "reference":
         return False
     device = torch.device(device_name)
     reason = _ext.missing(device.type)
     if dtype not in _DTYPES:
         reason = f"fastpose._C has no code for {dtype} heatmaps"
+    elif refine not in _COMPILED:
+        reason = f"fastpose._C has no code for refine={refine}"
     elif not reason and device.type == "cuda":
         reason = _ext.cuda_refusal(device.index or 0)
     if reason and backend == "cpp":
@@ -189,7 +202,7 @@ def _decode_native(
         width=width,
         dtype=_DTYPES[heatmaps.dtype],
         shift=shift,
-        refine=REFINEMENTS.index(refine),  # Refine in csrc/decode/decode.h
+        refine=_COMPILED.index(refine),
         blur=_blur_weights(blur_kernel),
     )
     _launch(module, params, heatmaps.device)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from fastpose.reference.dark import check_blur_kernel, refine_dark
+from fastpose.reference.udp import refine_dark_udp, udp_to_image
 
-REFINEMENTS = ("none", "quarter", "dark")
+REFINEMENTS = ("none", "quarter", "dark", "quarter_each", "dark_udp")
+UNITS = ("size", "size-1")
 PIXELS_PER_SCALE = 200.0  # a box of scale (sx, sy) is 200 sx by 200 sy pixels
 
 
@@ -107,6 +109,7 @@ def decode_heatmaps(
     shift: bool = True,
     refine: str = "quarter",
     blur_kernel: int = 11,
+    unit: str = "size",
 ) -> Decoded:
     """Keypoints of a batch of heatmaps, mapped back to the image.
 
@@ -116,7 +119,10 @@ def decode_heatmaps(
         scale: (B, 2) size of the crop box / 200 px; only the width is used, as in the official code.
         flipped, flip_index, shift: as in `flip_average`, which is done when the first two are given.
         refine: "none" keeps whole pixels, "quarter" moves a peak a quarter pixel towards its higher
-            neighbour, per axis, "dark" is `refine_dark`, with `blur_kernel` taps.
+            neighbour, per axis, "dark" is `refine_dark`, with `blur_kernel` taps. The first moves no peak
+            on the two outermost cells of a side; "quarter_each" asks that of each axis alone, as mmpose does.
+            "dark_udp" is `fastpose.reference.udp.refine_dark_udp`.
+        unit: how a map lies on its crop box: "size", or "size-1" for the weights of UDP (`udp_to_image`).
 
     Returns:
         `Decoded`. A map whose peak is not positive gives heatmap (0, 0), mapped like any other point.
@@ -127,17 +133,21 @@ def decode_heatmaps(
     Source: hrnet and DARK lib/core/inference.py, get_final_preds; hrnet lib/core/function.py, validate.
     """
     check_refinement(refine, blur_kernel)
+    check_unit(unit)
     if flipped is not None:
         heatmaps = flip_average(heatmaps, flipped, _needed(flip_index), shift)
     if (center is None) != (scale is None):
         raise ValueError("center and scale: give both, or neither for coordinates in heatmap pixels")
     xy, score, valid = argmax_heatmaps(heatmaps)
-    if refine == "quarter":
-        xy = xy + 0.25 * _slope_sign(heatmaps, xy)
+    if refine in ("quarter", "quarter_each"):
+        xy = xy + 0.25 * _slope_sign(heatmaps, xy, each=refine == "quarter_each")
     elif refine == "dark":
         xy = refine_dark(heatmaps, xy, score, blur_kernel)
+    elif refine == "dark_udp":
+        xy = refine_dark_udp(heatmaps, xy, score, blur_kernel)
     if center is not None and scale is not None:
-        xy = to_image(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2])
+        back = to_image if unit == "size" else udp_to_image
+        xy = back(xy, center, scale, heatmaps.shape[3], heatmaps.shape[2])
     return Decoded(xy, score, valid)
 
 
@@ -154,13 +164,24 @@ def check_refinement(refine: str, blur_kernel: int) -> None:
     check_blur_kernel(blur_kernel)
 
 
-def _slope_sign(heatmaps: Tensor, xy: Tensor) -> Tensor:
-    """(B, K, 2) in {-1, 0, 1}: sign of the central differences at xy; 0 near the border and for NaN."""
+def check_unit(unit: str) -> None:
+    """ValueError where `decode_heatmaps` knows no such unit."""
+    if unit not in UNITS:
+        raise ValueError(f"unit: expected {' or '.join(UNITS)}, got {unit!r}")
+
+
+def _slope_sign(heatmaps: Tensor, xy: Tensor, each: bool) -> Tensor:
+    """(B, K, 2) in {-1, 0, 1}: sign of the central differences at xy; 0 near the border and for NaN.
+
+    `each`: an axis is near the border by itself, but for row 0 along x and column 0 along y.
+    """
     height, width = heatmaps.shape[2:]
     flat = heatmaps.float().flatten(2)
     x, y = xy.long().unbind(-1)
-    inner = (x > 1) & (x < width - 1) & (y > 1) & (y < height - 1)
-    index = torch.where(inner, y * width + x, 0).unsqueeze(-1)
+    inner_x, inner_y = (x > 1) & (x < width - 1), (y > 1) & (y < height - 1)
+    along_x, along_y = (y > 0, x > 0) if each else (inner_y, inner_x)
+    inner = torch.stack((inner_x & along_x, inner_y & along_y), dim=-1)
+    index = (y * width + x).unsqueeze(-1)
     last = height * width - 1
 
     def difference(step: int) -> Tensor:
@@ -170,7 +191,7 @@ def _slope_sign(heatmaps: Tensor, xy: Tensor) -> Tensor:
 
     slope = torch.cat((difference(1), difference(width)), dim=-1)
     sign = (slope > 0).float() - (slope < 0).float()
-    return sign * inner.unsqueeze(-1)
+    return sign * inner
 
 
 def to_image(xy: Tensor, center: Tensor, scale: Tensor, width: int, height: int) -> Tensor:

@@ -52,7 +52,7 @@ def plain(
     return keypoints, scores
 
 
-def agree(found: Any, keypoints: np.ndarray, scores: np.ndarray) -> None:
+def check_agrees(found: Any, keypoints: np.ndarray, scores: np.ndarray) -> None:
     assert found.valid.all()
     assert (found.keypoints.dtype, found.score.dtype) == (torch.float32, torch.float32)
     np.testing.assert_allclose(found.keypoints.numpy(), keypoints, rtol=0, atol=1e-3)
@@ -63,7 +63,7 @@ def agree(found: Any, keypoints: np.ndarray, scores: np.ndarray) -> None:
 def test_joints_take_the_likeliest_queries(background: bool) -> None:
     output, (center, scale) = prediction(), boxes()
     found = decode_queries(output, center, scale, SIZE, background=background)
-    agree(found, *plain(output, center, scale, background=background))
+    check_agrees(found, *plain(output, center, scale, background=background))
 
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "tensor"])
@@ -73,7 +73,7 @@ def test_mirrored_queries_are_averaged_in_the_image(kind: str) -> None:
     found = decode_queries(output, center, scale, SIZE, flipped=flipped, flip_index=order)
     keypoints, scores = plain(output, center, scale)
     other, other_scores = plain(flipped, center, scale, mirror=True)
-    agree(found, (keypoints + other[:, FLIP]) / 2, (scores + other_scores[:, FLIP]) / 2)
+    check_agrees(found, (keypoints + other[:, FLIP]) / 2, (scores + other_scores[:, FLIP]) / 2)
 
 
 def test_inputs_stay_as_they_are() -> None:
@@ -93,15 +93,17 @@ def test_queries_that_are_not_finite_are_avoided() -> None:
     assert found.keypoints.isfinite().all()
 
 
-def test_nothing_finite_is_not_a_keypoint() -> None:
+@pytest.mark.parametrize("broken", ["straight", "mirrored"])
+def test_nothing_finite_is_not_a_keypoint(broken: str) -> None:
     output, flipped, (center, scale) = prediction(), prediction(), boxes()
-    output["pred_logits"][0] = torch.nan
-    output["pred_coords"][1] = torch.inf
-    for more in ({}, {"flipped": flipped, "flip_index": FLIP}):
-        found = decode_queries(output, center, scale, SIZE, **more)
-        assert found.valid.any(1).tolist() == [False, False, True]
-        assert (found.score[:2] == 0).all()
-        assert found.keypoints.isfinite().all()
+    victim = output if broken == "straight" else flipped
+    victim["pred_logits"][0] = torch.nan
+    victim["pred_coords"][1] = torch.inf
+    found = decode_queries(output, center, scale, SIZE, flipped=flipped, flip_index=FLIP)
+    assert found.valid.any(1).tolist() == [False, False, True]
+    assert (found.score[:2] == 0).all()
+    at_corner = {**prediction(), "pred_coords": torch.zeros(BATCH, QUERIES, 2)}
+    np.testing.assert_allclose(found.keypoints[:2], plain(at_corner, center, scale)[0][:2], atol=1e-3)
 
 
 @pytest.mark.parametrize(

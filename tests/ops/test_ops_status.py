@@ -18,8 +18,9 @@ from fastpose.errors import BackendUnavailableError
 from fastpose.ops import gaussian_heatmaps, op_status
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATIONS = {"decode_heatmaps", "fuse", "gaussian_heatmaps", "heatmap_loss", "warp_crops"}
-ON_TRITON = OPERATIONS - {"decode_heatmaps"}
+OPERATIONS = {"assign_joints", "decode_heatmaps", "fuse", "gaussian_heatmaps", "heatmap_loss", "warp_crops"}
+NATIVE = {"assign_joints", "decode_heatmaps"}
+ON_TRITON = OPERATIONS - NATIVE
 
 
 @pytest.fixture(autouse=True)
@@ -97,21 +98,25 @@ def test_triton_runs_on_cuda_tensors() -> None:
     ("name", "expected"),
     [("auto", "the fastest that can run"), ("triton", "the fastest that can run"), ("cpp", "asked for")],
 )
-def test_decoding_is_native_on_a_cpu(name: str, expected: str) -> None:
+@pytest.mark.parametrize("operation", sorted(NATIVE))
+def test_compiled_operations_are_native_on_a_cpu(operation: str, name: str, expected: str) -> None:
     if _ext.missing("cpu"):
         pytest.skip(_ext.missing("cpu"))
     backend._current = name
-    assert op_status()["decode_heatmaps"] == ("cpp", expected)
+    assert op_status()[operation] == ("cpp", expected)
 
 
+@pytest.mark.parametrize("operation", sorted(NATIVE))
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_decoding_without_the_extension(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_operations_without_the_extension(
+    device: str, operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_ext, "load", lambda: (None, "no C++ compiler"))
-    assert op_status(device)["decode_heatmaps"] == ("reference", "no C++ compiler")
+    assert op_status(device)[operation] == ("reference", "no C++ compiler")
     backend._current = "cpp"
-    used, reason = op_status(device)["decode_heatmaps"]
+    used, reason = op_status(device)[operation]
     assert used == "none"
-    assert reason.startswith("cpp: decode_heatmaps: no C++ compiler")
+    assert reason.startswith(f"cpp: {operation}: no C++ compiler")
 
 
 def printed_for_the_cpu(output: str, name: str) -> dict[str, tuple[str, str]]:
