@@ -51,3 +51,10 @@ def autocast(dtype: torch.dtype | None, device: torch.device) -> contextlib.Abst
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """Switches autocast off; nothing on a device that has none, such as meta."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)

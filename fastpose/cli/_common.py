@@ -45,3 +45,15 @@ def latest_folder(folder: Path) -> Path:
     while (following := folder.with_name(f"{folder.name}-{number}")).exists():
         candidate, number = following, number + 1
     return candidate
+
+
+def blur_kernel(text: str) -> int:
+    """An option's value for the blur of `refine="dark"`."""
+    from fastpose.reference.dark import check_blur_kernel
+
+    kernel = int(text)
+    try:
+        check_blur_kernel(kernel)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return kernel

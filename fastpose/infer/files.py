@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastpose.data.images import read_image
-from fastpose.errors import ImageError
-from fastpose.infer.draw import draw_poses
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.results import FileBoxes, pose_rows, write_png
 
@@ -24,34 +21,21 @@ def predict_files(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Predicts `files`, draws each into the folder `out`, and returns (result rows, skipped with reasons).
 
-    `boxes` of a file are its persons; None takes each picture as one person's box. Joints with a score of at
-    most `threshold` are not drawn. An unreadable picture is skipped, one that cannot be written raises
+    `boxes` of a file are its persons; None leaves them to the predictor's detector. Joints with a score of
+    at most `threshold` are not drawn. An unreadable picture is skipped, one that cannot be written raises
     OutputError.
     """
     names = output_names(files, out)
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
-    for file in files:
+    for file, result in zip(files, predictor(list(files), boxes, stream=True), strict=True):
         on_file(1)
-        try:
-            image = read_image(file)
-        except ImageError as error:
-            skipped.append(str(error))
+        if result.error is not None:
+            skipped.append(str(result.error))
             continue
-        given = boxes[file] if boxes is not None else None
-        poses = predictor(image, given.boxes, given.scores) if given else predictor(image)
-        skipped += [f"{file}: {reason}" for reason in poses.skipped]
-        rows += pose_rows(file, poses, image_id=given.image_id if given else None)
-        drawn = draw_poses(
-            image,
-            poses.keypoints,
-            poses.score,
-            predictor.keypoints,
-            boxes=poses.boxes if given else None,
-            person_score=poses.box_score if given else None,
-            threshold=threshold,
-        )
-        write_png(names[file], drawn)
+        skipped += [f"{file}: {reason}" for reason in result.skipped]
+        rows += pose_rows(result)
+        write_png(names[file], result.plot(threshold=threshold))
     return rows, skipped
 
 

@@ -1,59 +1,88 @@
-"""People in whole pictures: boxes in, keypoints in image pixels out."""
+"""People in whole pictures, in one line: a source in, results out."""
 
 from __future__ import annotations
 
+import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 
 from fastpose.data.affine import box_to_center_scale, get_affine_transform, warp_crop
-from fastpose.data.images import MAX_SIDE
 from fastpose.device import autocast_dtype, pick_device
-from fastpose.errors import CheckpointError, DataError
+from fastpose.errors import ConfigError, DataError
+from fastpose.infer.boxes_in import Found, usable_boxes, with_boxes
+from fastpose.infer.detectors import Detector, call_detector, pick_detector
 from fastpose.infer.forward import ForwardOptions, forward_crops
-from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
-from fastpose.models import PoseModel, load_model
+from fastpose.infer.items import Item, open_source
+from fastpose.infer.network_in import find_network, usual_keypoints
+from fastpose.infer.result import Boxes, Keypoints, Result
+from fastpose.infer.results import FileBoxes
+from fastpose.infer.run_pictures import Crops, Joints, Picture, Stages, run_pictures
 from fastpose.reference.decode import check_refinement
 
-BATCH = 32
+logger = logging.getLogger(__name__)
 
-
-@dataclass
-class Poses:
-    """N persons of one picture: keypoints (N, K, 2) float32 image pixels, score (N, K) float32, boxes (N, 4)
-    xywh float64, box_score (N,), and `skipped`: one line for each box that could not be used."""
-
-    keypoints: np.ndarray
-    score: np.ndarray
-    boxes: np.ndarray
-    box_score: np.ndarray
-    skipped: list[str]
+NO_BOXES = (
+    "no boxes and no detector: each picture is taken as one person, cut out to its edges. For pictures with "
+    "more around the person give boxes=, or detector='ultralytics:yolo11n.pt' and the like, or "
+    "detector='people', which is built in and misses most people; detector='whole' silences this"
+)
 
 
 class Predictor:
-    """A network with everything needed to run it on pictures, all of it read from its weights file."""
+    """A network with everything needed to run it on pictures.
+
+    Args:
+        model: a name of `fastpose.models.list_models('pose')` with its `weights`, a network of
+            fastpose.models, which is put into eval mode, a .safetensors that `fastpose train` or
+            `save_weights` wrote, or a run folder.
+        weights: what `fastpose.models.load_weights` reads, or a run folder.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        detector: finds people where no boxes are given. None and 'whole' take the whole picture as the
+            box of one person (None says so once, loudly); 'people' is OpenCV's built-in detector, weak
+            (see `PeopleDetector`); 'LIBRARY:MODEL' one of another library, such as
+            'torchvision:fasterrcnn_resnet50_fpn_v2'; or a callable (see `fastpose.infer.detectors`).
+        flip_test: average the mirrored picture in.
+        refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`.
+        amp: 'none', 'auto', 'bf16' or 'fp16'.
+        batch_size: most persons in one forward pass, and most pictures read ahead of a result.
+        upright: turn files, PIL images and videos as their metadata says, as cv2.imread does. Without it
+            pixels are taken as they are stored, as COCO's annotations and the official code do.
+        options: of the model's factory, for a name: `num_joints`, `keypoints`, `input_size`,
+            `channel_order`, `mean`, `std`.
+
+    Raises ConfigError for an argument that cannot be, CheckpointError for weights that cannot be used.
+    """
 
     def __init__(
         self,
         model: torch.nn.Module | str | os.PathLike[str],
         *,
+        weights: str | os.PathLike[str] | None = None,
         device: str = "auto",
+        detector: str | Detector | None = None,
         flip_test: bool = True,
         refine: str = "quarter",
         blur_kernel: int = 11,
         amp: str = "none",
+        batch_size: int = 32,
+        upright: bool = True,
+        **options: Any,
     ) -> None:
-        """model: a fastpose network, which is put into eval mode, or the .safetensors that `fastpose train`
-        or `save_weights` wrote; refine and blur_kernel as in `fastpose.ops.decode_heatmaps`."""
         check_refinement(refine, blur_kernel)
-        network = model if isinstance(model, torch.nn.Module) else load_model(model)
-        if not isinstance(network, PoseModel):
-            raise TypeError(f"model: expected a network of fastpose.models, got {type(network).__name__}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size: expected a whole number above 0, got {batch_size!r}")
+        network = find_network(model, weights, **options)
         self.meta = network.meta
-        self.keypoints = self.meta.keypoints or _usual_keypoints(self.meta.num_joints)
+        self.keypoints = self.meta.keypoints or usual_keypoints(self.meta.num_joints)
         self.device = pick_device(device)
+        self.detector, self.detector_name = pick_detector(detector)
+        self.batch_size, self.upright = batch_size, upright
+        self._told = detector is not None
         self.model = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options = ForwardOptions(
             self.device,
@@ -66,85 +95,109 @@ class Predictor:
             std=self.meta.std,
         )
 
+    @overload
     def __call__(
-        self, image: np.ndarray, boxes: np.ndarray | None = None, box_score: np.ndarray | None = None
-    ) -> Poses:
-        """image (H, W, 3) uint8 BGR, as cv2 reads it; boxes (N, 4) xywh pixels, the whole picture if None.
+        self, source: Any, boxes: Any = None, box_score: Any = None, *, stream: Literal[False] = False
+    ) -> list[Result]: ...
+    @overload
+    def __call__(
+        self, source: Any, boxes: Any = None, box_score: Any = None, *, stream: Literal[True]
+    ) -> Iterator[Result]: ...
+    def __call__(
+        self, source: Any, boxes: Any = None, box_score: Any = None, *, stream: bool = False
+    ) -> list[Result] | Iterator[Result]:
+        """One `Result` for each picture of the source, in its order.
 
-        A box that is not finite, has no area or lies outside the picture is skipped with a reason; arguments
-        of another form raise DataError.
+        Args:
+            source: the path of a picture, folder, glob or video; the number of a camera; an array (H, W, 3)
+                uint8 in BGR order, as cv2 reads it; a PIL image; a tensor (3, H, W) in RGB order, as
+                torchvision reads it; a list or generator of these, or an array or tensor with one more
+                dimension. See `fastpose.infer.images_in.to_bgr` for grey, alpha, 16 bits and CMYK.
+            boxes: people's boxes (x, y, width, height) in pixels: (N, 4) for one picture, one such entry a
+                picture for several (None: look for people), a mapping from paths, or the path of a json in
+                COCO detection format. Boxes that are not finite, have no area or lie outside the picture are
+                skipped with a reason.
+            box_score: (N,) for one picture, one such entry a picture for several; 1 where not given.
+            stream: return an iterator, which reads on as it is asked; results then carry their pictures. A
+                camera needs it, and a long video.
+
+        A picture that cannot be read raises its ImageError where it is the whole source, and is a Result with
+        `error` among several. Arguments of another form raise DataError.
         """
-        height, width = _check_image(image).shape[:2]
-        given = _rows("boxes", [[0, 0, width, height]] if boxes is None else boxes, 4)
-        scores = np.ones(len(given)) if box_score is None else _rows("box_score", box_score, 1)[:, 0]
-        if len(scores) != len(given):
-            raise DataError(f"box_score: {len(scores)} scores for {len(given)} boxes")
-        reasons = [unusable_box(box, width, height) for box in given]
-        keep = np.array([reason is None for reason in reasons], dtype=bool)
-        skipped = [f"box {i} {given[i].tolist()}: {reason}" for i, reason in enumerate(reasons) if reason]
-        keypoints, score = self._run(image, given[keep])
-        return Poses(keypoints, score, given[keep].astype(np.float64), scores[keep], skipped)
+        pictures = open_source(source, upright=self.upright)
+        if pictures.endless and not stream:
+            raise DataError(f"camera {source} never ends: use stream=True")
+        items = with_boxes(pictures, boxes, box_score)
+        results = self._results(items, strict=pictures.single, keep_pixels=stream)
+        return results if stream else list(results)
 
-    def _run(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _results(self, items: Iterator[Item], *, strict: bool, keep_pixels: bool) -> Iterator[Result]:
+        stages = Stages(
+            read=lambda item: item.load(),
+            find=self._find,
+            cut=self._cut,
+            forward=self._forward,
+            gather=partial(self._gather, keep_pixels),
+            batch_size=self.batch_size,
+            keep_pixels=keep_pixels,
+        )
+        for result in run_pictures(items, stages):
+            if strict and result.error is not None:
+                raise result.error
+            yield result
+
+    def _find(self, item: Item, image: np.ndarray) -> Found:
+        """The boxes that belong to the picture, else what the detector finds, else the whole picture."""
+        height, width = image.shape[:2]
+        own = item.boxes
+        if isinstance(own, FileBoxes):
+            found = usable_boxes(own.boxes, own.scores, width, height)
+            found.image_id = own.image_id
+            return found
+        if own is not None:
+            boxes, scores = own
+            return usable_boxes(boxes, scores, width, height)
+        if self.detector is not None:
+            return call_detector(self.detector, self.detector_name, image)
+        if not self._told:
+            logger.warning(NO_BOXES)
+            self._told = True
+        return usable_boxes([[0, 0, width, height]], None, width, height, by=self.detector_name)
+
+    def _cut(
+        self, image: np.ndarray, boxes: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         size = self.meta.input_size
-        joints = self.keypoints.num_joints
-        found = [(np.zeros((0, joints, 2), np.float32), np.zeros((0, joints), np.float32))]
-        for start in range(0, len(boxes), BATCH):
-            center, scale = box_to_center_scale(boxes[start : start + BATCH], size[0] / size[1])
-            warped = [
-                warp_crop(image, get_affine_transform(c, s, 0.0, size), size)
-                for c, s in zip(center, scale, strict=True)
-            ]
-            batch = np.stack(warped)
-            if self.meta.channel_order == "rgb":
-                batch = np.ascontiguousarray(batch[..., ::-1])
-            crops, centers, scales = map(torch.from_numpy, (batch, center, scale))
-            keypoints, score, valid = forward_crops(self.model, crops, centers, scales, self.options)
-            shown = torch.where(valid[..., None], keypoints, torch.nan)
-            found.append((shown.cpu().numpy(), score.cpu().numpy()))
-        return tuple(np.concatenate(columns) for columns in zip(*found, strict=True))  # type: ignore[return-value]
+        center, scale = box_to_center_scale(boxes, size[0] / size[1])
+        for c, s in zip(center, scale, strict=True):
+            crop = warp_crop(image, get_affine_transform(c, s, 0.0, size), size)
+            yield crop[..., ::-1] if self.meta.channel_order == "rgb" else crop, c, s
 
+    def _forward(self, crops: Crops) -> Joints:
+        pixels, center, scale = map(torch.from_numpy, (crops.pixels, crops.center, crops.scale))
+        found = forward_crops(self.model, pixels, center, scale, self.options)
+        return Joints(*(tensor.cpu().numpy() for tensor in found))
 
-def _check_image(image: object) -> np.ndarray:
-    if image is None:
-        raise DataError("image is None: cv2.imread gives that for a file that it cannot read")
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DataError(f"image must be an array (H, W, 3) uint8 in BGR order, got {got}")
-    if not image.size or max(image.shape) > MAX_SIDE:
-        raise DataError(f"image: its sides must be from 1 to {MAX_SIDE} pixels, got {image.shape}")
-    return image
-
-
-def _rows(name: str, values: object, columns: int) -> np.ndarray:
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: must hold numbers: {error}") from error
-    if array.size % columns or (array.size and columns > 1 and array.shape[-1] != columns):
-        raise DataError(f"{name}: expected (N, {columns}), got {array.shape}")
-    return array.reshape(-1, columns)
-
-
-def unusable_box(box: np.ndarray, width: int, height: int) -> str | None:
-    """Why a box (x, y, w, h) cannot be cut out of a picture of this size, or None."""
-    if not np.isfinite(box).all():
-        return "not finite"
-    x, y, w, h = box
-    if w < 1 or h < 1:
-        return "less than one pixel wide or high"
-    if w > 1e5 or h > 1e5:
-        return "more than 100,000 pixels wide or high"
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "outside the picture"
-    return None
-
-
-def _usual_keypoints(num_joints: int) -> KeypointSet:
-    for known in (COCO_17, MPII_16):
-        if known.num_joints == num_joints:
-            return known
-    raise CheckpointError(
-        f"the weights have {num_joints} joints and do not say which; "
-        "create the model with keypoints=KeypointSet(...)"
-    )
+    def _gather(self, keep_pixels: bool, picture: Picture) -> Result:
+        item, found, joints = picture.item, picture.found, self.keypoints.num_joints
+        xy = np.array([row[0] for row in picture.joints], np.float32).reshape(-1, joints, 2)
+        conf = np.array([row[1] for row in picture.joints], np.float32).reshape(-1, joints)
+        valid = np.array([row[2] for row in picture.joints], bool).reshape(-1, joints)
+        shape = picture.shape
+        return Result(
+            name=item.name,
+            orig_shape=shape,
+            boxes=Boxes(found.boxes, found.conf, shape),
+            keypoints=Keypoints(xy, conf, valid, shape),
+            keypoint_set=self.keypoints,
+            found_by=found.by,
+            path=item.path,
+            index=item.index,
+            frame=item.frame,
+            time=item.time,
+            image_id=found.image_id,
+            skipped=found.skipped,
+            error=picture.error,
+            speed=picture.speed,
+            pixels=picture.image if keep_pixels else item.load if item.again else None,
+        )

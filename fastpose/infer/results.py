@@ -17,7 +17,7 @@ from fastpose.errors import DataError
 from fastpose.files import make_folder, write_atomic, write_text
 
 if TYPE_CHECKING:
-    from fastpose.infer.predictor import Poses
+    from fastpose.infer.result import Result
 
 logger = logging.getLogger(__name__)
 
@@ -39,35 +39,47 @@ def image_id_of(file: str | PurePath) -> int | str:
     return int(stem) if stem.isascii() and stem.isdigit() and len(stem) <= 18 else stem
 
 
-def pose_rows(
-    file: str | PurePath,
-    poses: Poses,
-    *,
-    image_id: int | str | None = None,
-    category_id: int = 1,
-    in_vis_threshold: float = 0.2,
-) -> list[dict[str, Any]]:
+def person_scores(conf: np.ndarray, box_conf: np.ndarray, in_vis_threshold: float = 0.2) -> np.ndarray:
+    """(N,) float64: the box's score times the mean of the joint scores above `in_vis_threshold`, 0 where
+    there is none (hrnet lib/dataset/coco.py). conf: (N, K) joint scores, box_conf: (N,)."""
+    conf = np.asarray(conf, np.float64)
+    sure = conf > in_vis_threshold
+    return box_conf * np.where(sure, conf, 0.0).sum(axis=1) / np.maximum(sure.sum(axis=1), 1)
+
+
+def pose_rows(result: Result, *, category_id: int = 1, in_vis_threshold: float = 0.2) -> list[dict[str, Any]]:
     """The persons of one picture as COCO keypoint results, with `bbox` and `file_name` besides.
 
-    `keypoints` is x, y (image pixels) and score for each joint in turn; a joint that is not finite is
-    written 0, 0, 0. `score` is the box's score times the mean of the joint scores above `in_vis_threshold`,
-    0 when there is none (hrnet lib/dataset/coco.py). `image_id` is that of `image_id_of` unless given.
+    `keypoints` is x, y (image pixels) and score for each joint in turn; an absent joint is written 0, 0, 0,
+    as COCO does. `score` is that of `person_scores`. `image_id` is the result's own, else `image_id_of` its
+    file, else its place in the source; a video's rows carry `frame` besides, and its number as image_id.
     """
-    triples = np.concatenate([poses.keypoints, poses.score[..., None]], axis=2).astype(np.float64)
-    triples[~np.isfinite(triples).all(axis=2)] = 0.0
-    sure = triples[..., 2] > in_vis_threshold
-    mean = np.where(sure, triples[..., 2], 0.0).sum(axis=1) / np.maximum(sure.sum(axis=1), 1)
+    points = result.keypoints
+    triples = np.concatenate([points.xy, points.conf[..., None]], axis=2, dtype=np.float64)
+    triples[~points.valid] = 0.0
+    scores = person_scores(points.conf, result.boxes.conf, in_vis_threshold)
+    picture: dict[str, Any] = {"image_id": _picture_id(result), "category_id": category_id}
+    place: dict[str, Any] = {} if result.path is None else {"file_name": result.path.as_posix()}
+    if result.frame is not None:
+        place["frame"] = result.frame
     return [
         {
-            "image_id": image_id_of(file) if image_id is None else image_id,
-            "category_id": category_id,
+            **picture,
             "keypoints": triples[person].round(4).ravel().tolist(),
-            "score": float(poses.box_score[person] * mean[person]),
-            "bbox": np.asarray(poses.boxes[person], dtype=np.float64).round(4).tolist(),
-            "file_name": PurePath(file).as_posix(),
+            "score": float(scores[person]),
+            "bbox": result.boxes.xywh[person].round(4).tolist(),
+            **place,
         }
         for person in range(len(triples))
     ]
+
+
+def _picture_id(result: Result) -> int | str:
+    if result.image_id is not None:
+        return result.image_id
+    if result.frame is not None:
+        return result.frame
+    return result.index if result.path is None else image_id_of(result.path)
 
 
 def write_results(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:

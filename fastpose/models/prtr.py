@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastpose.device import without_autocast
 from fastpose.errors import ConfigError
 from fastpose.models.hrnet import CONFIGS, STRIDE
 from fastpose.models.hrnet_cls import HRNetBody
@@ -131,7 +131,7 @@ class PRTR(PoseModel):
         height, width = tokens.shape[2:]
         positions = sine_positions(height, width, tokens.shape[1], tokens.device).to(tokens.dtype)
         states = self.transformer(tokens.flatten(2).transpose(1, 2), positions, self.query_embed.weight)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             states = states.to(self.class_embed.weight.dtype)
             logits, coords = self.class_embed(states), self.kpt_embed(states).sigmoid()
         *aux, last = (

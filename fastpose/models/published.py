@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COCO = "COCO val2017 AP, detector boxes of 56.4 AP, flip test"
-MPII = "MPII val PCKh@0.5, weighted over 14 joints, flip test"
-SINGLE = "MPII val PCKh@0.5, the original's own split and means"
+COCO, MPII, MPII_OWN, CITYSCAPES, CONTEXT = "COCO", "MPII", "MPII, own mean", "Cityscapes", "PASCAL-Context"
+CONVENTIONS = {
+    COCO: "val2017 AP with the detector's boxes of 56.4 AP and flip test",
+    MPII: "val PCKh@0.5, the mean weighted over 14 joints, with flip test",
+    MPII_OWN: "val PCKh@0.5 pooled over all 16 joints, with a stricter comparison and a split of its own",
+    CITYSCAPES: "val mIoU of whole pictures at one scale",
+    CONTEXT: "val mIoU of 59 classes, several scales and flip test",
+}
+"""What a score of each name is; scores of two conventions cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """`value` at `size` (width x height), by `convention`; scores of two conventions cannot be compared."""
+    """`value` at `size` (width x height), by a name of CONVENTIONS."""
 
     convention: str
     size: str
@@ -33,6 +39,7 @@ SB = "microsoft/human-pose-estimation.pytorch"
 HOURGLASS = "princeton-vl/pytorch_stacked_hourglass"
 PRTR = "mlpc-ucsd/PRTR"
 SEG = "HRNet/HRNet-Semantic-Segmentation"
+MMPOSE = "open-mmlab/mmpose"
 
 _NAMES = "names, shapes and parameter count"
 _GOLDEN = "golden numbers of the official code in float64: outputs 1e-6, loss 1e-9, every gradient norm 1e-6"
@@ -58,8 +65,8 @@ PUBLISHED: dict[str, Origin] = {
     "pose_resnet152": Origin(
         SB, "MIT", (*_coco("72.0", "74.3"), _mpii("256x256", "89.6"), _mpii("384x384", "90.2")), _NAMES
     ),
-    "hourglass2": Origin(HOURGLASS, "BSD-3-Clause", (Score(SINGLE, "256x256", "88.3"),), _GOLDEN),
-    "hourglass8": Origin(HOURGLASS, "BSD-3-Clause", (Score(SINGLE, "256x256", "90.2"),), _NAMES),
+    "hourglass2": Origin(HOURGLASS, "BSD-3-Clause", (Score(MPII_OWN, "256x256", "88.3"),), _GOLDEN),
+    "hourglass8": Origin(HOURGLASS, "BSD-3-Clause", (Score(MPII_OWN, "256x256", "90.2"),), _NAMES),
     "prtr_resnet50": Origin(
         PRTR,
         "Apache-2.0",
@@ -88,18 +95,20 @@ PUBLISHED: dict[str, Origin] = {
         ),
         _GOLDEN,
     ),
+    "simcc_resnet50": Origin(MMPOSE, "Apache-2.0", (Score(COCO, "288x384", "73.5"),), "names and shapes"),
+    "simcc_hrnet_w48": Origin(MMPOSE, "Apache-2.0", (Score(COCO, "192x256", "74.6"),), "names and shapes"),
     "hrnet_seg_w18_small_v1": Origin(
-        SEG, "MIT", (Score("Cityscapes val mIoU, whole pictures", "2048x1024", "70.3"),), _NAMES
+        SEG, "MIT", (Score(CITYSCAPES, "2048x1024", "70.3"),), _NAMES
     ),
     "hrnet_seg_w18_small_v2": Origin(
-        SEG, "MIT", (Score("Cityscapes val mIoU, whole pictures", "2048x1024", "76.2"),), _NAMES
+        SEG, "MIT", (Score(CITYSCAPES, "2048x1024", "76.2"),), _NAMES
     ),
     "hrnet_seg_w48": Origin(
         SEG,
         "MIT",
         (
-            Score("Cityscapes val mIoU, whole pictures", "2048x1024", "80.9 (OHEM 81.2)"),
-            Score("PASCAL-Context 59 classes, multi-scale and flip", "520x520", "54.1"),
+            Score(CITYSCAPES, "2048x1024", "80.9 (OHEM 81.2)"),
+            Score(CONTEXT, "520x520", "54.1"),
         ),
         _GOLDEN,
     ),

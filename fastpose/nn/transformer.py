@@ -98,7 +98,7 @@ class Decoder(nn.Module):
     def forward(self, memory: Tensor, position: Tensor, queries: Tensor) -> Tensor:
         """Returns (layers, B, Q, C)."""
         placed_memory = memory + position
-        x = torch.zeros_like(queries).expand(len(memory), -1, -1)
+        x = torch.zeros_like(queries).expand(memory.shape[0], -1, -1)
         outputs = []
         for layer in self.layers:
             x = layer(x, memory, placed_memory, queries)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastpose.models.costs import describe
-from fastpose.models.published import PUBLISHED
+from fastpose.models.published import CONVENTIONS, PUBLISHED
 from fastpose.models.registry import list_models
 from fastpose.train.config_io import list_configs, load_config
 
@@ -30,6 +30,8 @@ SCORES = """
 No published weights and no whole data set were at hand where this was written: a score below is that of the
 original, in its own convention, and can be compared within that one only. The last column says what was shown
 about the code here. `fastpose parity CONFIG CHECKPOINT --data` scores a checkpoint in every convention.
+
+{legend}
 
 | network | original | licence | published | verified here |
 |---|---|---|---|---|
@@ -73,11 +75,12 @@ def models_page(names: Sequence[str]) -> str:
         if origin is None:
             scores.append(f"| `{name}` |  |  |  | {OWN} |")
             continue
-        published = "; ".join(f"{s.value} at {s.size} ({s.convention})" for s in origin.scores)
+        published = "; ".join(f"{s.convention} {s.value} at {s.size}" for s in origin.scores)
         scores.append(
             f"| `{name}` | {origin.repository} | {origin.licence} | {published} | {origin.verified} |"
         )
-    return HEAD + "\n".join(lines) + "\n" + SCORES + "\n".join(scores)
+    legend = "\n".join(f"- {name}: {meaning}." for name, meaning in CONVENTIONS.items())
+    return HEAD + "\n".join(lines) + "\n" + SCORES.format(legend=legend) + "\n".join(scores)
 
 
 def models_table(names: Sequence[str]) -> str:

@@ -46,6 +46,7 @@ def save_pictures(path: Path, table: PersonTable, predictor: Predictor, count: i
     cells = []
     for row in np.unique(table.image_index)[:count]:
         image = table.images.read(str(table.file_names[row]))
-        poses = predictor(image, table.box[table.image_index == row])
-        cells.append(draw_poses(image, poses.keypoints, poses.score, predictor.keypoints, boxes=poses.boxes))
+        (result,) = predictor(image, table.box[table.image_index == row])
+        points = result.keypoints
+        cells.append(draw_poses(image, points.xy, points.conf, predictor.keypoints, boxes=result.boxes.xywh))
     write_png(path, contact_sheet(cells, columns=4, cell=(256, 256)))

@@ -3,26 +3,40 @@
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import shared_path
 
 from fastpose.errors import DataError, OutputError
+from fastpose.infer.result import Boxes, Keypoints, Result
 from fastpose.infer.results import image_id_of, pose_rows, read_boxes, write_results
+from fastpose.keypoints import COCO_17
 
 BOX = [10, 20, 30, 40]
 
 
-def poses(count=1, joints=3):
+def poses(file="a.jpg", count=1, joints=3, image_id=None, **changes):
+    """A result with random people; `changes` replace xy, conf, boxes or box_conf, or some of their values."""
     rng = np.random.default_rng(0)
-    return SimpleNamespace(
-        keypoints=rng.uniform(0, 100, (count, joints, 2)).astype(np.float32),
-        score=rng.uniform(0.3, 1, (count, joints)).astype(np.float32),
-        boxes=rng.uniform(0, 100, (count, 4)),
-        box_score=rng.uniform(0, 1, count),
-        skipped=[],
+    values = {
+        "xy": rng.uniform(0, 100, (count, joints, 2)).astype(np.float32),
+        "conf": rng.uniform(0.3, 1, (count, joints)).astype(np.float32),
+        "boxes": rng.uniform(0, 100, (count, 4)),
+        "box_conf": rng.uniform(0, 1, count),
+    }
+    for name, value in changes.items():
+        values[name][...] = value
+    shape = (100, 100)
+    valid = np.isfinite(values["xy"]).all(axis=2)
+    return Result(
+        name=str(file),
+        orig_shape=shape,
+        boxes=Boxes(values["boxes"], values["box_conf"], shape),
+        keypoints=Keypoints(values["xy"], values["conf"], valid, shape),
+        keypoint_set=COCO_17,
+        path=None if file is None else Path(file),
+        image_id=image_id,
     )
 
 
@@ -49,38 +63,50 @@ def test_image_id(name, expected):
 
 
 def test_rows_hold_what_the_poses_hold():
-    found = poses(count=2)
-    rows = pose_rows(Path("photos/000000000785.jpg"), found)
+    found = poses("photos/000000000785.jpg", count=2)
+    rows = pose_rows(found)
     assert [row["image_id"] for row in rows] == [785, 785]
     assert rows[1]["file_name"] == "photos/000000000785.jpg"
     assert rows[1]["category_id"] == 1
     triples = np.array(rows[1]["keypoints"]).reshape(3, 3)
-    np.testing.assert_allclose(triples[:, :2], found.keypoints[1], atol=1e-4)
-    np.testing.assert_allclose(triples[:, 2], found.score[1], atol=1e-4)
-    np.testing.assert_allclose(rows[1]["bbox"], found.boxes[1], atol=1e-4)
-    assert rows[1]["score"] == pytest.approx(found.box_score[1] * found.score[1].mean(), rel=1e-6)
+    np.testing.assert_allclose(triples[:, :2], found.keypoints.xy[1], atol=1e-4)
+    np.testing.assert_allclose(triples[:, 2], found.keypoints.conf[1], atol=1e-4)
+    np.testing.assert_allclose(rows[1]["bbox"], found.boxes.xywh[1], atol=1e-4)
+    expected = found.boxes.conf[1] * found.keypoints.conf[1].mean()
+    assert rows[1]["score"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_person_score_is_the_official_one():
     """Only joints above 0.2 count in the mean, and a person without any scores 0."""
-    found = poses(count=2)
-    found.score[:] = [[0.9, 0.5, 0.1], [0.15, 0.1, 0.0]]
-    found.box_score[:] = 0.5
-    assert [row["score"] for row in pose_rows("a.jpg", found)] == pytest.approx([0.35, 0.0])
+    conf = [[0.9, 0.5, 0.1], [0.15, 0.1, 0.0]]
+    rows = pose_rows(poses(count=2, conf=conf, box_conf=0.5))
+    assert [row["score"] for row in rows] == pytest.approx([0.35, 0.0])
 
 
 def test_joint_that_is_not_finite_is_written_absent():
-    found = poses()
-    found.keypoints[0, 1] = np.nan
-    found.score[0, 2] = np.inf
-    (row,) = pose_rows("a.jpg", found, image_id=3)
+    xy, conf = np.full((1, 3, 2), 50.0), np.full((1, 3), 0.5)
+    xy[0, 1] = np.nan
+    conf[0, 2] = np.inf
+    (row,) = pose_rows(poses(xy=xy, conf=conf, box_conf=0.5))
+    assert row["keypoints"][:3] == [50.0, 50.0, 0.5]
     assert row["keypoints"][3:] == [0.0] * 6
-    assert row["score"] == pytest.approx(found.box_score[0] * found.score[0, 0])
+    assert row["score"] == pytest.approx(0.25)
+
+
+def test_picture_without_a_file_is_known_by_its_place():
+    found = poses(None, image_id=None)
+    found.index = 5
+    (row,) = pose_rows(found, category_id=3)
+    assert (row["image_id"], row["category_id"]) == (5, 3)
+    assert "file_name" not in row
+    found.path, found.frame = Path("clip.mp4"), 12
+    (row,) = pose_rows(found)
+    assert (row["image_id"], row["frame"], row["file_name"]) == (12, 12, "clip.mp4")
 
 
 def test_written_file_is_read_back(tmp_path):
     numpy_row = {"image_id": np.int64(7), "bbox": np.ones(4), "score": np.float32(1)}
-    rows = [*pose_rows("a.jpg", poses(3)), numpy_row]
+    rows = [*pose_rows(poses(count=3)), numpy_row]
     path = tmp_path / "new" / "results.json"
     write_results(path, rows)
     read = json.loads(path.read_text())
@@ -90,7 +116,7 @@ def test_written_file_is_read_back(tmp_path):
 
 
 def test_nobody_found_is_an_empty_list(tmp_path):
-    assert pose_rows("a.jpg", poses(0)) == []
+    assert pose_rows(poses(count=0)) == []
     write_results(tmp_path / "results.json", [])
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
@@ -166,10 +192,11 @@ def test_other_categories_and_pictures_are_left_out(tmp_path):
 
 def test_results_are_boxes_again(tmp_path):
     """What predict writes can be given to predict."""
-    found, files = poses(2), [Path("a/beach.jpg"), Path("b/beach.jpg")]
-    write_results(tmp_path / "results.json", pose_rows(files[1], found, image_id="beach"))
+    files = [Path("a/beach.jpg"), Path("b/beach.jpg")]
+    found = poses(files[1], count=2, image_id="beach")
+    write_results(tmp_path / "results.json", pose_rows(found))
     again = read_boxes(tmp_path / "results.json", files)
-    np.testing.assert_allclose(again[files[1]].boxes, found.boxes, atol=1e-4)
+    np.testing.assert_allclose(again[files[1]].boxes, found.boxes.xywh, atol=1e-4)
     assert len(again[files[0]].boxes) == 0
 
 

@@ -1,0 +1,155 @@
+"""Boxes that the caller brings: which are whose, and which of them can be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpose.errors import DataError
+from fastpose.infer.items import Item, Source
+from fastpose.infer.results import FileBoxes, read_boxes
+
+LARGEST = 1e5
+"""Pixels; a crop of a larger box would show the picture as a dot."""
+
+
+@dataclass
+class Found:
+    """Boxes of one picture: (N, 4) float64 xywh, scores (N,), a line for each that cannot be used, and who
+    found them."""
+
+    boxes: np.ndarray
+    conf: np.ndarray
+    skipped: list[str] = field(default_factory=list)
+    by: str = "given"
+    image_id: int | str | None = None
+
+
+BoxesOf = Callable[[Item], "FileBoxes | tuple[Any, Any] | None"]
+"""Boxes and scores that belong to a picture, None where the detector is to look."""
+
+
+def number_rows(name: str, values: Any, columns: int) -> np.ndarray:
+    """(N, columns) float64, none for an empty list; DataError for another shape and what are no numbers."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: must hold numbers: {error}") from error
+    if array.size == 0:
+        return np.zeros((0, columns))
+    if array.ndim > 2 or array.size % columns or (columns > 1 and array.shape[-1] != columns):
+        raise DataError(f"{name}: expected (N, {columns}), got {array.shape}")
+    return array.reshape(-1, columns)
+
+
+def usable_boxes(boxes: Any, conf: Any, width: int, height: int, *, by: str = "given") -> Found:
+    """The boxes (N, 4) xywh that can be cut out of a picture of this size, with their scores (N,), 1 if None.
+
+    The others are named in `skipped`, with the reason. Raises DataError for arguments of another form.
+    """
+    rows = number_rows("boxes", boxes, 4)
+    scores = np.ones(len(rows)) if conf is None else number_rows("box_score", conf, 1)[:, 0]
+    if len(scores) != len(rows):
+        raise DataError(f"box_score: {len(scores)} scores for {len(rows)} boxes")
+    if not np.isfinite(scores).all():
+        raise DataError(f"box_score: must be finite, got {scores[~np.isfinite(scores)][0]}")
+    reasons = [unusable_box(box, width, height) for box in rows]
+    keep = np.array([reason is None for reason in reasons], dtype=bool)
+    skipped = [f"box {i} {rows[i].tolist()}: {reason}" for i, reason in enumerate(reasons) if reason]
+    return Found(rows[keep], scores[keep], skipped, by)
+
+
+def unusable_box(box: np.ndarray, width: int, height: int) -> str | None:
+    """Why a box (x, y, w, h) cannot be cut out of a picture of this size, or None."""
+    if not np.isfinite(box).all():
+        return "not finite"
+    x, y, w, h = box
+    if w < 1 or h < 1:
+        return "less than one pixel wide or high"
+    if w > LARGEST or h > LARGEST:
+        return "more than 100,000 pixels wide or high"
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        return "outside the picture"
+    return None
+
+
+def with_boxes(source: Source, boxes: Any, box_score: Any) -> Iterator[Item]:
+    """The source's items, each with the boxes that are its own in `item.boxes`, None where the detector is to
+    look.
+
+    boxes: None; the path of a COCO json; a mapping from paths to boxes or `FileBoxes`; for a source that is
+    one picture its boxes (N, 4); for others one entry a picture, None where the detector is to look.
+    box_score: (N,) for one picture, one entry a picture for others. Raises DataError for anything else.
+    """
+    own = _boxes_of(boxes, box_score, source)  # at once: it raises what is wrong with the arguments
+
+    def items() -> Iterator[Item]:
+        for item in source.items:
+            item.boxes = own(item)
+            yield item
+
+    return items()
+
+
+def _boxes_of(boxes: Any, box_score: Any, source: Source) -> BoxesOf:
+    if boxes is None:
+        if box_score is not None:
+            raise DataError("box_score: given without boxes")
+        return lambda item: None
+    if isinstance(boxes, (str, Path, Mapping)) and box_score is not None:
+        raise DataError("box_score: the scores of these boxes go with them")
+    if isinstance(boxes, (str, Path)):
+        return _from_mapping(_of_json(Path(boxes), source))
+    if isinstance(boxes, Mapping):
+        return _from_mapping(boxes)
+    if source.single:
+        return lambda item: (boxes, box_score)
+    return _one_by_one(boxes, box_score)
+
+
+def _of_json(path: Path, source: Source) -> dict[Path, FileBoxes]:
+    """The boxes of all pictures of the source, which must be files: the json names them by their names."""
+    items = list(source.items) if not source.endless else []
+    source.items = iter(items)
+    files = [item.path for item in items if item.path is not None and item.frame is None]
+    if len(files) < len(items) or not items:
+        raise DataError(
+            f"{path}: a json of boxes belongs to picture files; give arrays and frames their boxes"
+        )
+    return read_boxes(path, files)
+
+
+def _from_mapping(table: Mapping[Any, Any]) -> BoxesOf:
+    paths = {Path(key): value for key, value in table.items() if isinstance(key, (str, Path))}
+    if len(paths) < len(table):
+        raise DataError("boxes: a mapping leads from paths to boxes (N, 4)")
+
+    def find(item: Item) -> FileBoxes | tuple[Any, Any] | None:
+        if item.path is None or item.path not in paths:
+            return None
+        found = paths[item.path]
+        return found if isinstance(found, FileBoxes) or found is None else (found, None)
+
+    return find
+
+
+def _one_by_one(boxes: Any, box_score: Any) -> BoxesOf:
+    for name, values in (("boxes", boxes), ("box_score", box_score)):
+        if values is not None and not isinstance(values, Iterable):
+            raise DataError(f"{name}: expected one entry a picture, got {type(values).__name__}")
+    rows: Iterator[Any] = iter(boxes)
+    scores: Iterator[Any] | None = None if box_score is None else iter(box_score)
+
+    def following(item: Item) -> tuple[Any, Any] | None:
+        missing = DataError(f"boxes: none for {item.name}; several pictures need one entry each")
+        row = next(rows, missing)
+        score = None if scores is None else next(scores, missing)
+        if row is missing or score is missing:
+            raise missing
+        return None if row is None else (row, score)
+
+    return following

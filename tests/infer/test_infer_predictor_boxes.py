@@ -1,0 +1,112 @@
+"""Boxes and coordinates of any kind: skipped with a reason or used, never a crash."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pose_stubs import TWO, ChannelPeaks
+
+from fastpose.data.affine import box_to_center_scale, get_affine_transform
+from fastpose.errors import FastposeError
+from fastpose.infer.boxes_in import usable_boxes
+from fastpose.infer.predictor import Predictor
+from fastpose.infer.result import Boxes, Keypoints, Result
+
+WIDTH, HEIGHT = 80, 60
+IMAGE = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+PREDICTOR = Predictor(ChannelPeaks(), detector="whole")
+
+ANY = st.one_of(
+    st.floats(width=64),
+    st.floats(-200, 200),
+    st.integers(-100, 100).map(float),
+    st.sampled_from([0.0, -0.0, 1.0, 0.999, 5e-324, 1e-30, 1e5, 100_001.0, 1e9, 1e30, -1e30, 1e308, np.inf]),
+)
+BOX = st.tuples(ANY, ANY, ANY, ANY)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        pytest.param([10, 10, 0, 5], "less than one pixel", id="no-width"),
+        pytest.param([10, 10, 5, 0], "less than one pixel", id="no-height"),
+        pytest.param([10, 10, -5, 5], "less than one pixel", id="negative"),
+        pytest.param([10, 10, 0.5, 5], "less than one pixel", id="half-pixel"),
+        pytest.param([10, 10, 5e-324, 5], "less than one pixel", id="denormal"),
+        pytest.param([np.nan, 10, 5, 5], "not finite", id="nan"),
+        pytest.param([10, 10, np.inf, 5], "not finite", id="inf"),
+        pytest.param([80, 10, 5, 5], "outside", id="right-of-it"),
+        pytest.param([-5, 10, 5, 5], "outside", id="left-of-it"),
+        pytest.param([10, 60, 5, 5], "outside", id="below-it"),
+        pytest.param([1e9, 10, 5, 5], "outside", id="1e9"),
+        pytest.param([-1e30, 10, 5, 5], "outside", id="minus-1e30"),
+        pytest.param([0, 0, 1e9, 5], "more than", id="1e9-wide"),
+    ],
+)
+def test_boxes_that_are_skipped_and_why(box, reason):
+    (result,) = PREDICTOR(IMAGE, [[0, 0, 80, 60], box, [79, 59, 1, 1]], [0.5, 0.6, 0.7])
+    assert len(result) == 2
+    assert result.boxes.conf.tolist() == [0.5, 0.7]
+    (line,) = result.skipped
+    assert line.startswith("box 1 [")
+    assert reason in line
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(BOX, max_size=4))
+def test_any_boxes(rows):
+    (result,) = PREDICTOR(IMAGE, np.array(rows).reshape(-1, 4))
+    assert len(result) + len(result.skipped) == len(rows)
+    assert np.isfinite(result.boxes.xywh).all()
+    points = result.keypoints
+    assert (np.isfinite(points.xy).all(axis=2) == points.valid).all()
+    assert np.isfinite(points.conf).all()
+    assert result.plot().shape == IMAGE.shape
+
+
+@settings(max_examples=400, deadline=None)
+@given(BOX, st.integers(1, 32_767), st.integers(1, 32_767))
+def test_a_usable_box_has_a_regular_matrix(row, width, height):
+    found = usable_boxes([row], None, width, height)
+    assert len(found.boxes) + len(found.skipped) == 1
+    for box in found.boxes:
+        center, scale = box_to_center_scale(box, 0.75)
+        matrix = get_affine_transform(center, scale, 0.0, (48, 64))
+        assert np.isfinite(matrix).all()
+        assert abs(np.linalg.det(matrix[:, :2])) > 1e-12
+        x, y, w, h = box
+        assert x < width
+        assert y < height
+        assert x + w > 0
+        assert y + h > 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(ANY, ANY, ANY), min_size=2, max_size=2), BOX)
+def test_any_coordinates_can_be_drawn_and_written(joints, box):
+    triples = np.array(joints)[None]
+    points = Keypoints(triples[..., :2], triples[..., 2], np.ones((1, 2), bool), (HEIGHT, WIDTH))
+    assert (np.abs(points.xy[points.valid]) <= 1e6).all()
+    assert np.isnan(points.xy[~points.valid]).all()
+    rows = usable_boxes([box, [0, 0, 9, 9]], None, WIDTH, HEIGHT).boxes[:1]
+    boxes = Boxes(rows, np.ones(1), (HEIGHT, WIDTH))
+    result = Result("a", (HEIGHT, WIDTH), boxes, points, TWO, pixels=IMAGE)
+    assert result.plot().shape == IMAGE.shape
+    assert "people" in result.to_json()
+    assert len(result.to_coco()[0]["keypoints"]) == 6
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+        lambda inner: st.lists(inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_any_value_for_boxes_is_used_or_refused(value):
+    try:
+        (result,) = PREDICTOR(IMAGE, value)
+    except FastposeError:
+        return
+    assert len(result) + len(result.skipped) <= 12
