@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from bench.captured import Captured
 from bench.official_loss import joints_mse
 from bench.ways import Way, place_network
+from fastpose.nn.graph import WARMUP
 from fastpose.nn.normalize import MEAN, STD
 from fastpose.ops import heatmap_loss
 from fastpose.reference.heatmap import gaussian_heatmaps
 from fastpose.reference.loss import heatmap_loss as reference_loss
 from fastpose.train.config import TrainConfig
-from fastpose.train.engine.graph import WARMUP
 from fastpose.train.engine.step import TrainStep
 from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bench.captured import Captured
 from bench.engines import timm_network
 from fastpose.backend import use_backend
+from fastpose.infer.folded import folded
 from fastpose.models import create_model
 from fastpose.nn import BasicBlock, Bottleneck
 from fastpose.nn.streams import Mode, use_branch_streams
@@ -38,6 +39,8 @@ class Way:
     official: loss and optimizer of the official training code, instead of one loss over all joints and fused
         AdamW.
     timm: the features trunk of timm's HRNet in place of the network.
+    folded: BatchNorm inside the convolutions, whose weights are in autocast's dtype already, as on a CPU
+        predictions run.
     """
 
     backend: str = "reference"
@@ -48,6 +51,7 @@ class Way:
     streams: Mode = "auto"
     official: bool = False
     timm: bool = False
+    folded: bool = False
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -102,6 +106,8 @@ def place_network(network: nn.Module, way: Way) -> nn.Module:
     """A copy of `network` in the layout and, for `cast`, the precision of `way`."""
     torch.backends.cudnn.benchmark = True  # as the official code has it
     placed: Any = timm_network(network) if way.timm else copy.deepcopy(network)
+    if way.folded:
+        placed = folded(placed, torch.bfloat16 if way.precision == "autocast" else None)
     placed = placed.to(memory_format=way.layout)
     if way.precision == "cast":
         for module in placed.modules():

@@ -31,3 +31,7 @@ class BackendUnavailableError(FastposeError, RuntimeError):
 
 class TrainingError(FastposeError, RuntimeError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+class ExportError(FastposeError, RuntimeError):
+    """A network cannot be exported, a package for it is missing, or the file does not compute the same."""

@@ -10,8 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(title: str, total: int, console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """Yields `advance(count, note="")`, whose note is shown behind the bar; the bar goes away at the end."""
+def progress_bar(
+    title: str, total: int | None, console: Console | None = None
+) -> Iterator[Callable[..., None]]:
+    """Yields `advance(count, note="")`, whose note is shown behind the bar; the bar goes away at the end.
+
+    total: of the counts, None where nobody knows.
+    """
     console = console or Console()
     columns = (
         TextColumn("{task.description}"),

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 
 from fastpose import __version__
-from fastpose.cli import check, demo, env, figures, models, parity, predict, prepare, train, val
+from fastpose.cli import app, check, demo, env, export, figures, models, parity, predict, prepare, train, val
 from fastpose.errors import FastposeError
 
-VERBS = (demo, train, val, predict, models, parity, check, prepare, figures, env)
+VERBS = (demo, train, val, predict, app, export, models, parity, check, prepare, figures, env)
 
 EPILOG = """\
 a first tour:

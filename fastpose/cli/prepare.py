@@ -72,9 +72,13 @@ def run(args: argparse.Namespace) -> None:
     from fastpose.data.encode import Encoding
     from fastpose.data.prepare import prepare_crops
     from fastpose.progress import progress_bar
+    from fastpose.train.tasks import task_for
+    from fastpose.train.tasks.pose import PoseTask
     from fastpose.train.tasks.pose_data import aspect_ratio, train_table
 
     config, _ = config_or_run(args.config, args.settings)
+    if not isinstance(task_for(config), PoseTask):
+        raise ConfigError(f"{args.config}: a crop cache holds persons, and segmentation takes whole pictures")
     table = train_table(config)
     if args.check:
         cache = CropCache(args.out)

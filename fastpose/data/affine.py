@@ -7,6 +7,7 @@ import math
 import cv2
 import numpy as np
 
+from fastpose.codecs import CODECS
 from fastpose.errors import DataError
 
 PIXELS_PER_SCALE = 200.0
@@ -61,6 +62,46 @@ def get_affine_transform(
         across = points[0] - points[1]
         points[2] = points[1] + np.array([-across[1], across[0]], np.float32)
     return cv2.getAffineTransform(target, source) if inverse else cv2.getAffineTransform(source, target)
+
+
+def get_udp_transform(
+    center: np.ndarray,
+    scale: np.ndarray,
+    rotation_deg: float,
+    output_size: tuple[int, int],
+    inverse: bool = False,
+) -> np.ndarray:
+    """`get_affine_transform` in the unit of unbiased data processing: lengths run from pixel to pixel.
+
+    The box of 200 scale_x pixels by the same times height / width reaches from the centre of the crop's first
+    pixel to that of its last, and its centre lands on ((width - 1) / 2, (height - 1) / 2), so that a mirrored
+    crop is the crop of the mirrored picture. Arguments, errors and the sense of the rotation are those of
+    `get_affine_transform` (mmpose turns the other way); float64 throughout.
+    Source: arXiv:1911.07524; mmpose structures/bbox/transforms.py, get_udp_warp_matrix.
+    """
+    center = np.asarray(center, np.float64)
+    box_width = float(np.float32(scale[0]) * np.float32(PIXELS_PER_SCALE))
+    if not (box_width > 0 and math.isfinite(box_width) and np.isfinite(center).all()):
+        raise DataError(f"no crop for center {center.tolist()} and scale {np.asarray(scale).tolist()}")
+    width, height = output_size
+    angle = math.pi * rotation_deg / 180
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    last = np.array([width - 1, height - 1], np.float64)
+    linear = (last / (box_width * np.array([1.0, height / width])))[:, None] * turn
+    if inverse:
+        linear = np.linalg.inv(linear)
+        return np.concatenate([linear, (center - linear @ (last / 2))[:, None]], 1)
+    return np.concatenate([linear, (last / 2 - linear @ center)[:, None]], 1)
+
+
+CROP_TRANSFORMS = {"size": get_affine_transform, "size-1": get_udp_transform}
+
+
+def crop_transform(
+    codec: str, center: np.ndarray, scale: np.ndarray, rotation_deg: float, output_size: tuple[int, int]
+) -> np.ndarray:
+    """The matrix from image pixels to crop pixels that the weights of a codec were trained with."""
+    return CROP_TRANSFORMS[CODECS[codec].unit](center, scale, rotation_deg, output_size)
 
 
 def transform_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
-from fastpose.data.affine import get_affine_transform, transform_points
+from fastpose.codecs import check_codec
+from fastpose.data.affine import crop_transform, transform_points
 from fastpose.data.annotations import OnBad
 from fastpose.data.augment import Augmentation, AugmentedPerson, augment_person
 from fastpose.data.cache import ImageCache
@@ -47,6 +48,7 @@ class CropDataset(Dataset[Sample]):
         cache_mb: decoded pictures to keep, per worker.
         crops: where to read the persons from instead of `table.images`. In a lossless cache every sample is
             the same to the byte.
+        codec: of the network, one of `fastpose.codecs.CODECS`, which decides how long a crop is.
         parts: the part of the picture that the crop shows instead of `crop`, in the fields PART of
             `fastpose.data.warp_batch`, whose WarpFeed makes the same crops of them on a GPU.
 
@@ -66,14 +68,17 @@ class CropDataset(Dataset[Sample]):
         joint_weights: bool = False,
         cache_mb: float = 0,
         crops: CropCache | None = None,
+        codec: str = "msra",
         parts: bool = False,
     ) -> None:
         _check(input_size, channel_order, seed, on_bad, cache_mb)
+        check_codec(codec, "dataset")
         if crops is not None:
             crops.check_fits(table, augmentation, input_size[0] / input_size[1])
         self.table = table
         self.input_size = int(input_size[0]), int(input_size[1])
         self.channel_order = channel_order
+        self.codec = codec
         self.augmentation = augmentation
         self.seed = seed
         self.on_bad = on_bad
@@ -98,7 +103,7 @@ class CropDataset(Dataset[Sample]):
         if region is None:
             return self._unusable(index)
         person = self._person(index, region.picture[0], self._generator(epoch, index))
-        matrix = get_affine_transform(person.center, person.scale, person.rotation, self.input_size)
+        matrix = crop_transform(self.codec, person.center, person.scale, person.rotation, self.input_size)
         shown = (person.visible > 0)[:, None]
         joints = np.where(shown, transform_points(person.joints, matrix), person.joints)
         return {

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from fastpose.codecs import CODECS
 from fastpose.device import autocast
+from fastpose.infer.engines import Engine
 from fastpose.infer.queries import decode_queries
 from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
 from fastpose.ops import decode_heatmaps
+from fastpose.reference.simcc import decode_simcc
 
 
 @dataclass
@@ -36,8 +39,8 @@ class Predictions:
 class ForwardOptions:
     """How a network is run: `flip_test` averages the mirrored picture's heatmaps in, shifted by one pixel
     unless `shift` is false (hrnet lib/core/function.py); `refine` and `blur_kernel` are those of
-    `decode_heatmaps`; `dtype` is that of autocast, None for float32;
-    `mean` and `std` are the network's."""
+    `decode_heatmaps`; `dtype` is that of autocast, None for float32; `mean` and `std` are the network's.
+    `fastpose.codecs.settled` says what a codec's weights are published with."""
 
     device: torch.device
     flip_index: Sequence[int]
@@ -61,17 +64,21 @@ def forward_crops(
     """crops (B, H, W, 3) uint8, center and scale (B, 2) -> keypoints (B, K, 2), score and valid (B, K).
 
     The mirrored crops go through the network in the same batch, and the decoder averages, finds the peaks
-    and maps them back into the image, so that nothing but coordinates leaves the device. A network of
-    queries is read by `decode_queries`, to which neither shift nor refinement applies.
+    and maps them back into the image, so that nothing but coordinates leaves the device. A network of queries
+    is read by `decode_queries`, without shift and refinement, one of bins by `decode_simcc`.
+    What an exported graph does itself (`fastpose.infer.engines`) is left to it.
     """
     device = options.device
-    inputs = normalize_crops(crops.to(device, non_blocking=True), options.mean, options.std)
-    if options.flip_test:
-        inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
-    with autocast(options.dtype, device):
-        output = model(inputs)
-    if getattr(model, "output", "heatmaps") == "queries":
-        return _decode_queries(output, center.to(device), scale.to(device), inputs, options)
+    if isinstance(model, Engine):
+        model.check(options)
+        if model.spec.decode is not None:
+            return model.find(crops, center, scale)
+        options = replace(options, flip_test=options.flip_test and not model.spec.flip_test)
+    inputs, output = _run(model, crops, options)
+    kind = getattr(model, "output", "heatmaps")
+    if kind != "heatmaps":
+        decode = _decode_queries if kind == "queries" else _decode_bins
+        return decode(output, center.to(device), scale.to(device), inputs, options)
     heatmaps = _heatmaps(model)(output)[-1]
     flipped = None
     if options.flip_test:
@@ -85,7 +92,27 @@ def forward_crops(
         shift=options.shift,
         refine=options.refine,
         blur_kernel=options.blur_kernel,
+        unit=unit_of(model),
     )
+
+
+def _run(model: nn.Module, crops: torch.Tensor, options: ForwardOptions) -> tuple[torch.Tensor, Any]:
+    """The network's input (B, 3, H, W), the mirrored pictures after the others, and its output."""
+    device = options.device
+    if isinstance(model, Engine):
+        given = torch.cat([crops, crops.flip(2)]) if options.flip_test else crops
+        return given.permute(0, 3, 1, 2), model(given)
+    inputs = normalize_crops(crops.to(device, non_blocking=True), options.mean, options.std)
+    if options.flip_test:
+        inputs = torch.cat([inputs, inputs.flip(3)]).contiguous(memory_format=torch.channels_last)
+    with autocast(options.dtype, device):
+        return inputs, model(inputs)
+
+
+def unit_of(model: nn.Module) -> str:
+    """`unit` of `decode_heatmaps` for a network; one that does not say its codec has the official one's."""
+    meta = getattr(model, "meta", None)
+    return CODECS[getattr(meta, "codec", "msra")].unit
 
 
 def _decode_queries(
@@ -102,6 +129,29 @@ def _decode_queries(
     straight, mirrored = ({name: x.chunk(2)[half] for name, x in last.items()} for half in (0, 1))
     return decode_queries(
         straight, center, scale, (width, height), flipped=mirrored, flip_index=options.flip_index
+    )
+
+
+def _decode_bins(
+    output: tuple[torch.Tensor, torch.Tensor],
+    center: torch.Tensor,
+    scale: torch.Tensor,
+    inputs: torch.Tensor,
+    options: ForwardOptions,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    size = (inputs.shape[3], inputs.shape[2])
+    x, y = output
+    if not options.flip_test:
+        return decode_simcc((x, y), center, scale, input_size=size)
+    (x, other_x), (y, other_y) = x.chunk(2), y.chunk(2)
+    return decode_simcc(
+        (x, y),
+        center,
+        scale,
+        input_size=size,
+        flipped=(other_x, other_y),
+        flip_index=options.flip_index,
+        shift=options.shift,
     )
 
 

@@ -24,8 +24,9 @@ class Item:
     """One picture of a source. `load` gives its pixels (H, W, 3) uint8 BGR or raises a FastposeError.
 
     `again` says that `load` can be called later too without keeping anything in memory for it; `live` that
-    the next picture may be long in coming, so that this one must not wait for it. `boxes` are those that the
-    caller brings for it.
+    the next picture may be long in coming, so that this one must not wait for it; `ahead` that `load` takes
+    time and may be called by any thread, before the items in front of this one are done with. `boxes` are
+    those that the caller brings for it.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Item:
     time: float | None = None
     again: bool = True
     live: bool = False
+    ahead: bool = False
     boxes: Any = None
 
 
@@ -76,7 +78,8 @@ def open_source(source: Any, *, upright: bool = True) -> Source:
 
 def _files(source: str | Path, upright: bool) -> list[Item]:
     return [
-        Item(0, str(path), partial(read_image, path, upright=upright), path) for path in find_images(source)
+        Item(0, str(path), partial(read_image, path, upright=upright), path, ahead=True)
+        for path in find_images(source)
     ]
 
 

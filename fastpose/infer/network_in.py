@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from fastpose.codecs import settled
+from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import CheckpointError, ConfigError
+from fastpose.infer.engines import Engine, load_engine
+from fastpose.infer.engines_open import SUFFIXES
+from fastpose.infer.folded import folded
+from fastpose.infer.forward import ForwardOptions
 from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
 from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model, read_meta
 from fastpose.models.registry import task_of
@@ -17,15 +23,31 @@ StrPath = str | os.PathLike[str]
 
 
 def find_network(
-    model: torch.nn.Module | StrPath, weights: StrPath | None = None, **options: Any
+    model: torch.nn.Module | StrPath,
+    weights: StrPath | None = None,
+    *,
+    engine: str | None = None,
+    amp: str = "none",
+    **options: Any,
 ) -> PoseModel:
-    """The network of a name and its weights, of a .safetensors file, of a run folder, or the one given.
+    """The network of a name and its weights, of a .safetensors file, of a run folder, of a file of
+    `fastpose export`, or the one given.
 
+    engine, amp: of an exported file alone: what runs it (`fastpose.infer.engines.open_graph`), and in bf16
+    or not, where 'auto' is float32 for engines that cannot.
     options: those of the model's factory, and `num_joints`, for a name only; None changes nothing. A run
     folder stands for its best.safetensors, as model and as weights. Raises ConfigError for a model that is
-    not known or not for poses, CheckpointError for a file that cannot be used.
+    not known or not for poses, CheckpointError for a file that cannot be used, ExportError where a package
+    for it is missing.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    if is_exported(model) and weights is None and not options:
+        return load_engine(cast(StrPath, model), engine, _precision(engine, amp))
+    if engine is not None:
+        raise ConfigError(
+            f"engine={engine!r}: runs files of `fastpose export`, and this is none; write one with "
+            "`fastpose export WEIGHTS --out FILE.onnx`"
+        )
     if isinstance(model, str) and (weights is not None or _looks_like_name(model)):
         return _by_name(model, weights, options)
     if weights is not None or options:
@@ -36,6 +58,55 @@ def find_network(
     if not isinstance(model, (str, os.PathLike)):
         raise ConfigError(f"model: expected a name, file, run folder or network, got {type(model).__name__}")
     return _pose(load_model(_safetensors(Path(model))))
+
+
+def is_exported(model: torch.nn.Module | StrPath) -> bool:
+    """Whether it is named as files of `fastpose export` are."""
+    return isinstance(model, str | os.PathLike) and Path(model).suffix in SUFFIXES.values()
+
+
+def _precision(engine: str | None, amp: str) -> str:
+    if amp == "auto" and engine != "openvino":
+        return "float32"
+    return "bfloat16" if autocast_dtype(amp, torch.device("cpu")) is torch.bfloat16 else "float32"
+
+
+def device_for(network: PoseModel, name: str) -> torch.device:
+    """As `pick_device`; an exported network runs on the CPU, and ConfigError where another is named."""
+    if not isinstance(network, Engine):
+        return pick_device(name)
+    device = pick_device("cpu" if name == "auto" else name)
+    if device.type != "cpu":
+        raise ConfigError(f"{network.source}: an exported network runs on the CPU; give device='cpu'")
+    return device
+
+
+def settle(network: PoseModel, refine: str) -> tuple[str, bool]:
+    """Refinement and shift; 'auto' is what an exported graph does, else what the codec's weights want."""
+    if isinstance(network, Engine):
+        return network.settled(refine)
+    return settled(network.meta.codec, refine)
+
+
+def check_test(network: PoseModel, options: ForwardOptions) -> None:
+    """ConfigError where an exported graph does something in another way."""
+    if isinstance(network, Engine):
+        network.check(options)
+
+
+def on_device(
+    network: PoseModel, device: torch.device, dtype: torch.dtype | None, *, fold: bool
+) -> torch.nn.Module:
+    """The network in eval mode and channels_last; on a CPU, with `fold`, a copy for running (`folded`).
+
+    dtype: that of autocast, which the copy's convolutions then have already. An exported network stays as it
+    is.
+    """
+    network.eval()
+    if isinstance(network, Engine):
+        return network
+    placed: torch.nn.Module = folded(network, dtype) if fold and device.type == "cpu" else network
+    return placed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def usual_keypoints(num_joints: int) -> KeypointSet:

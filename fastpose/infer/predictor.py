@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 
-from fastpose.data.affine import box_to_center_scale, get_affine_transform, warp_crop
-from fastpose.device import autocast_dtype, pick_device
+from fastpose.data.affine import box_to_center_scale, crop_transform, warp_crop
+from fastpose.device import autocast_dtype
 from fastpose.errors import ConfigError, DataError
 from fastpose.infer.boxes_in import Found, usable_boxes, with_boxes
 from fastpose.infer.detectors import Detector, call_detector, pick_detector
-from fastpose.infer.forward import ForwardOptions, forward_crops
+from fastpose.infer.follow import RATE, pick_following
+from fastpose.infer.forward import ForwardOptions
+from fastpose.infer.graphs import CropForward
 from fastpose.infer.items import Item, open_source
-from fastpose.infer.network_in import find_network, usual_keypoints
+from fastpose.infer.network_in import check_test, device_for, find_network, on_device, settle, usual_keypoints
+from fastpose.infer.pipeline import reading_threads
 from fastpose.infer.result import Boxes, Keypoints, Result
 from fastpose.infer.results import FileBoxes
-from fastpose.infer.run_pictures import Crops, Joints, Picture, Stages, run_pictures
+from fastpose.infer.run_pictures import run_pictures
+from fastpose.infer.smooth import OneEuro
+from fastpose.infer.stages import Crops, Joints, Picture, Stages
+from fastpose.infer.track import Tracker
 from fastpose.reference.decode import check_refinement
 
 logger = logging.getLogger(__name__)
@@ -39,7 +46,7 @@ class Predictor:
     Args:
         model: a name of `fastpose.models.list_models('pose')` with its `weights`, a network of
             fastpose.models, which is put into eval mode, a .safetensors that `fastpose train` or
-            `save_weights` wrote, or a run folder.
+            `save_weights` wrote, a run folder, or an .onnx or .pt2 of `fastpose export`.
         weights: what `fastpose.models.load_weights` reads, or a run folder.
         device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
         detector: finds people where no boxes are given. None and 'whole' take the whole picture as the
@@ -47,11 +54,19 @@ class Predictor:
             (see `PeopleDetector`); 'LIBRARY:MODEL' one of another library, such as
             'torchvision:fasterrcnn_resnet50_fpn_v2'; or a callable (see `fastpose.infer.detectors`).
         flip_test: average the mirrored picture in.
-        refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`.
+        refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`; 'auto' is what the codec of the weights is
+            published with, and so is the shift of the mirrored picture (`fastpose.codecs`).
         amp: 'none', 'auto', 'bf16' or 'fp16'.
+        engine: what runs an exported file, as in `fastpose.infer.engines.open_graph`.
         batch_size: most persons in one forward pass, and most pictures read ahead of a result.
+        track, smooth: number people from picture to picture, and calm their joints; True, or a function
+            that makes a `Tracker` or `OneEuro` for each video. rate: frames a second where there is no time.
         upright: turn files, PIL images and videos as their metadata says, as cv2.imread does. Without it
             pixels are taken as they are stored, as COCO's annotations and the official code do.
+        workers: threads that read and cut picture files ahead of the network; 'auto' chooses by the device
+            and the cores, 0 is none. The results are the same.
+        compile: False, True, 'default' or 'max-autotune': the network through torch.compile.
+        graph: on a GPU hold the network with all around it as CUDA graphs, see `fastpose.infer.graphs`.
         options: of the model's factory, for a name: `num_joints`, `keypoints`, `input_size`,
             `channel_order`, `mean`, `std`.
 
@@ -66,34 +81,55 @@ class Predictor:
         device: str = "auto",
         detector: str | Detector | None = None,
         flip_test: bool = True,
-        refine: str = "quarter",
+        refine: str = "auto",
         blur_kernel: int = 11,
         amp: str = "none",
+        engine: str | None = None,
         batch_size: int = 32,
+        track: bool | Callable[[], Tracker] = False,
+        smooth: bool | Callable[[], OneEuro] = False,
+        rate: float = RATE,
         upright: bool = True,
+        workers: int | Literal["auto"] = "auto",
+        compile: bool | str = False,
+        graph: bool = True,
         **options: Any,
     ) -> None:
-        check_refinement(refine, blur_kernel)
+        check_refinement("none" if refine == "auto" else refine, blur_kernel)
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size: expected a whole number above 0, got {batch_size!r}")
-        network = find_network(model, weights, **options)
+        network = find_network(model, weights, engine=engine, amp=amp, **options)
         self.meta = network.meta
         self.keypoints = self.meta.keypoints or usual_keypoints(self.meta.num_joints)
-        self.device = pick_device(device)
+        self.device = device_for(network, device)
         self.detector, self.detector_name = pick_detector(detector)
         self.batch_size, self.upright = batch_size, upright
         self._told = detector is not None
-        self.model = network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.following = pick_following(track, smooth, rate, self.keypoints.sigmas)
+        dtype = autocast_dtype(amp, self.device)
+        # A network that was given is somebody's, who may go on training it.
+        self.model = on_device(network, self.device, dtype, fold=not isinstance(model, torch.nn.Module))
+        usual = settle(network, refine)
         self.options = ForwardOptions(
             self.device,
             self.keypoints.flip_index,
             flip_test=flip_test,
-            refine=refine,
+            refine=usual[0],
+            shift=usual[1],
             blur_kernel=blur_kernel,
-            dtype=autocast_dtype(amp, self.device),
+            dtype=dtype,
             mean=self.meta.mean,
             std=self.meta.std,
         )
+        check_test(network, self.options)
+        self.workers = reading_threads(workers, self.device)
+        self.forward = CropForward(self.model, self.options, largest=batch_size, compile=compile, graph=graph)
+
+    def warm_up(self, *people: int) -> Predictor:
+        """Gets over with what the first batches of these numbers of persons would wait for: compiling,
+        capturing and first allocations. The predictor itself is returned."""
+        self.forward.warm_up(people, self.meta.input_size)
+        return self
 
     @overload
     def __call__(
@@ -128,10 +164,18 @@ class Predictor:
         if pictures.endless and not stream:
             raise DataError(f"camera {source} never ends: use stream=True")
         items = with_boxes(pictures, boxes, box_score)
-        results = self._results(items, strict=pictures.single, keep_pixels=stream)
+        follow = self.following
+        results = self._results(items, strict=pictures.single, keep_pixels=stream or follow is not None)
+        if follow is not None:
+            results = follow(results, keep_pixels=stream, upright=self.upright)
         return results if stream else list(results)
 
-    def _results(self, items: Iterator[Item], *, strict: bool, keep_pixels: bool) -> Iterator[Result]:
+    def run_items(self, items: Iterable[Item]) -> Iterator[Result]:
+        """`stream=True` for pictures that no source of `__call__` holds, such as those of a tar, without
+        pictures in the results."""
+        return self._results(items, strict=False, keep_pixels=False)
+
+    def _results(self, items: Iterable[Item], *, strict: bool, keep_pixels: bool) -> Iterator[Result]:
         stages = Stages(
             read=lambda item: item.load(),
             find=self._find,
@@ -140,11 +184,14 @@ class Predictor:
             gather=partial(self._gather, keep_pixels),
             batch_size=self.batch_size,
             keep_pixels=keep_pixels,
+            workers=0 if strict else self.workers,
+            in_flight=self.forward.in_flight,
         )
-        for result in run_pictures(items, stages):
-            if strict and result.error is not None:
-                raise result.error
-            yield result
+        with closing(run_pictures(items, stages)) as results:
+            for result in results:
+                if strict and result.error is not None:
+                    raise result.error
+                yield result
 
     def _find(self, item: Item, image: np.ndarray) -> Found:
         """The boxes that belong to the picture, else what the detector finds, else the whole picture."""
@@ -170,13 +217,11 @@ class Predictor:
         size = self.meta.input_size
         center, scale = box_to_center_scale(boxes, size[0] / size[1])
         for c, s in zip(center, scale, strict=True):
-            crop = warp_crop(image, get_affine_transform(c, s, 0.0, size), size)
+            crop = warp_crop(image, crop_transform(self.meta.codec, c, s, 0.0, size), size)
             yield crop[..., ::-1] if self.meta.channel_order == "rgb" else crop, c, s
 
-    def _forward(self, crops: Crops) -> Joints:
-        pixels, center, scale = map(torch.from_numpy, (crops.pixels, crops.center, crops.scale))
-        found = forward_crops(self.model, pixels, center, scale, self.options)
-        return Joints(*(tensor.cpu().numpy() for tensor in found))
+    def _forward(self, crops: Crops) -> Callable[[], Joints]:
+        return self.forward(crops)
 
     def _gather(self, keep_pixels: bool, picture: Picture) -> Result:
         item, found, joints = picture.item, picture.found, self.keypoints.num_joints

@@ -5,161 +5,127 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 
-from fastpose.errors import FastposeError
-from fastpose.infer.boxes_in import Found
 from fastpose.infer.items import Item
+from fastpose.infer.pipeline import read_ahead
 from fastpose.infer.result import Result
+from fastpose.infer.stages import Crop, Crops, Joints, Picture, Stages, add_time
 
 KEPT_BYTES = 256 << 20
 """Of pixels that wait with their pictures for a batch to fill."""
 
 
-@dataclass
-class Crops:
-    """Persons cut out: pixels (B, H, W, 3) uint8 in the network's channel order, center and scale (B, 2)."""
+def run_pictures(items: Iterable[Item], stages: Stages) -> Generator[Result, None, None]:
+    """One result a picture, in the order of the items.
 
-    pixels: np.ndarray
-    center: np.ndarray
-    scale: np.ndarray
-
-
-@dataclass
-class Joints:
-    """Of B persons: xy (B, K, 2) float32 pixels of the picture, conf (B, K) float32, valid (B, K) bool."""
-
-    xy: np.ndarray
-    conf: np.ndarray
-    valid: np.ndarray
-
-
-@dataclass
-class Picture:
-    """A picture on its way: `joints` gets xy (K, 2), conf (K,) and valid (K,) for one box after the other."""
-
-    item: Item
-    image: np.ndarray | None = None
-    shape: tuple[int, int] = (0, 0)
-    found: Found = field(default_factory=lambda: Found(np.zeros((0, 4)), np.zeros(0)))
-    joints: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-    error: FastposeError | None = None
-    speed: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def done(self) -> bool:
-        return len(self.joints) == len(self.found.boxes)
-
-
-@dataclass
-class Stages:
-    """What is done to pictures. `read` may raise a FastposeError, which becomes the picture's own; `cut`
-    gives one crop (height, width, 3), its center and scale for each box, as they are asked for; `forward`
-    takes at most `batch_size` crops; `gather` makes the result. `keep_pixels`: results carry their pictures.
-    """
-
-    read: Callable[[Item], np.ndarray]
-    find: Callable[[Item, np.ndarray], Found]
-    cut: Callable[[np.ndarray, np.ndarray], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]]
-    forward: Callable[[Crops], Joints]
-    gather: Callable[[Picture], Result]
-    batch_size: int = 32
-    keep_pixels: bool = False
-
-
-def run_pictures(items: Iterable[Item], stages: Stages) -> Iterator[Result]:
-    """One result a picture, in the order of the items, on the thread that asks.
-
-    At most one picture's pixels and `batch_size` crops are in memory, and with `keep_pixels` as many pictures
-    as fit into KEPT_BYTES, but no more than `batch_size`. Not more than `batch_size` pictures are read
-    before the first result is handed out, and a live picture's result comes before the next is read.
+    The batches hold the same crops in the same places whatever the number of threads. At most one picture's
+    pixels and `batch_size` crops are in memory, and with `keep_pixels` as many pictures as fit into
+    KEPT_BYTES, but no more than `batch_size`; what lies in batches in flight comes on top, and with
+    `workers` what `fastpose.infer.pipeline.read_ahead` says. Not more than `batch_size` pictures, for each
+    batch in flight and the one that fills, are taken from the source and from what is read ahead before the
+    first result is handed out, and a live picture's result comes before the next is read.
     """
     waiting: deque[Picture] = deque()
-    batch = _Batch(stages)
-    for item in items:
-        picture = _start(item, stages)
-        waiting.append(picture)
-        _crop(picture, batch, stages)
-        kept = sum(held.image.nbytes for held in waiting if held.image is not None)
-        if item.live or len(waiting) >= stages.batch_size or kept > KEPT_BYTES:
-            batch.run()
-        while waiting and waiting[0].done:
-            yield stages.gather(waiting.popleft())
-    batch.run()
-    for picture in waiting:
-        yield stages.gather(picture)
+    batches = _Batches(stages)
+    with closing(_started(items, stages)) as started:
+        for picture, crops in started:
+            waiting.append(picture)
+            for crop in crops:
+                batches.add(picture, crop)
+            if not stages.keep_pixels:
+                picture.image = None
+            unsent = batches.unsent(waiting)
+            if len(unsent) >= stages.batch_size or _bytes(unsent) > KEPT_BYTES:
+                batches.start()
+            yield from _results(waiting, stages)
+            if picture.item.live or len(waiting) >= stages.batch_size * (1 + stages.in_flight):
+                batches.finish()
+                yield from _results(waiting, stages)
+    batches.finish()
+    yield from _results(waiting, stages)
 
 
-def _start(item: Item, stages: Stages) -> Picture:
-    """Reads a picture and finds its people."""
-    picture = Picture(item)
-    try:
-        with _timed(picture, "read"):
-            picture.image = stages.read(item)
-    except FastposeError as error:
-        picture.error = error.with_traceback(None)  # its frames hold the bytes of the file
-        return picture
-    height, width = picture.image.shape[:2]
-    picture.shape = height, width
-    with _timed(picture, "detect"):
-        picture.found = stages.find(item, picture.image)
-    return picture
+def _results(waiting: deque[Picture], stages: Stages) -> Iterator[Result]:
+    """Of the pictures at the front whose people all have their joints."""
+    while waiting and waiting[0].done:
+        yield stages.gather(waiting.popleft())
 
 
-def _crop(picture: Picture, batch: _Batch, stages: Stages) -> None:
-    if picture.image is None:
+def _started(items: Iterable[Item], stages: Stages) -> Generator[tuple[Picture, Iterator[Crop]], None, None]:
+    """Pictures with their people found, and their crops."""
+    if stages.workers:
+        yield from read_ahead(items, stages)
         return
-    crops = stages.cut(picture.image, picture.found.boxes)
-    while True:
-        with _timed(picture, "crop"):
-            crop = next(crops, None)
-        if crop is None:
-            break
-        batch.add(picture, crop)
-    if not stages.keep_pixels:
-        picture.image = None
+    for item in items:
+        picture = Picture(item)
+        picture.read(stages)
+        picture.find(stages)
+        yield picture, picture.cut(stages)
 
 
-class _Batch:
-    """Crops that wait for the batch to fill, and whose they are."""
+def _bytes(pictures: list[Picture]) -> int:
+    return sum(picture.image.nbytes for picture in pictures if picture.image is not None)
+
+
+@dataclass
+class _Started:
+    """A batch that is being computed."""
+
+    joints: Callable[[], Joints]
+    owners: list[Picture]
+    seconds: float
+
+
+class _Batches:
+    """Crops that wait for the batch to fill, and whose they are; and batches that are being computed."""
 
     def __init__(self, stages: Stages) -> None:
         self.stages = stages
-        self.crops: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.crops: list[Crop] = []
         self.owners: list[Picture] = []
+        self.flying: deque[_Started] = deque()
 
-    def add(self, picture: Picture, crop: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    def add(self, picture: Picture, crop: Crop) -> None:
         self.crops.append(crop)
         self.owners.append(picture)
         if len(self.crops) == self.stages.batch_size:
-            self.run()
+            self.start()
 
-    def run(self) -> None:
-        """Puts the crops through the network and the joints into their pictures."""
-        if not self.crops:
-            return
-        start = time.perf_counter()
-        pixels, center, scale = (np.stack(column) for column in zip(*self.crops, strict=True))
-        joints = self.stages.forward(Crops(pixels, center, scale))
-        each = (time.perf_counter() - start) * 1e3 / len(self.owners)
-        for row, picture in enumerate(self.owners):
+    def unsent(self, waiting: deque[Picture]) -> list[Picture]:
+        """The pictures from the first one on that has a crop in the batch that fills."""
+        if not self.owners:
+            return []
+        pictures = list(waiting)
+        first = next(i for i, picture in enumerate(pictures) if picture is self.owners[0])
+        return pictures[first:]
+
+    def start(self) -> None:
+        """Sends the crops on their way, and collects batches until no more than `in_flight` are there."""
+        if self.crops:
+            begun = time.perf_counter()
+            pixels, center, scale = (np.stack(column) for column in zip(*self.crops, strict=True))
+            joints = self.stages.forward(Crops(pixels, center, scale))
+            self.flying.append(_Started(joints, self.owners, time.perf_counter() - begun))
+            self.crops, self.owners = [], []
+        while len(self.flying) > self.stages.in_flight:
+            self._collect()
+
+    def finish(self) -> None:
+        """Sends what there is and collects it all."""
+        self.start()
+        while self.flying:
+            self._collect()
+
+    def _collect(self) -> None:
+        batch = self.flying.popleft()
+        begun = time.perf_counter()
+        joints = batch.joints()
+        each = (batch.seconds + time.perf_counter() - begun) / len(batch.owners)
+        for row, picture in enumerate(batch.owners):
             picture.joints.append((joints.xy[row], joints.conf[row], joints.valid[row]))
-            picture.speed["forward"] = picture.speed.get("forward", 0.0) + each
-        self.crops, self.owners = [], []
-
-
-class _timed:
-    """Adds the milliseconds of its block to the picture's speed."""
-
-    def __init__(self, picture: Picture, stage: str) -> None:
-        self.speed, self.stage = picture.speed, stage
-
-    def __enter__(self) -> None:
-        self.start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        spent = (time.perf_counter() - self.start) * 1e3
-        self.speed[self.stage] = self.speed.get(self.stage, 0.0) + spent
+            add_time(picture, "forward", each)

@@ -26,6 +26,23 @@ class Frame(NamedTuple):
     time: float
 
 
+class VideoFacts(NamedTuple):
+    """What a file's header says: the number of frames and the frames a second, 0 where it does not."""
+
+    frames: int
+    rate: float
+
+
+def video_facts(path: Path) -> VideoFacts:
+    """The header of a video file; ImageError where it is missing or no video."""
+    capture = _open(path)
+    try:
+        frames, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+    finally:
+        capture.release()
+    return VideoFacts(int(frames) if 0 < frames < 1e9 else 0, rate if 0 < rate < np.inf else 0.0)
+
+
 def is_video(path: str | os.PathLike[str]) -> bool:
     """Whether the name is that of a video file; the file need not be there."""
     return Path(path).suffix.lower() in VIDEO_EXTENSIONS

@@ -34,6 +34,13 @@ from fastpose.models.prtr import (
     prtr_resnet152,
 )
 from fastpose.models.registry import create_model, list_models
+from fastpose.models.simcc import (
+    SimCCHRNet,
+    SimCCPoseResNet,
+    simcc_hrnet_w32,
+    simcc_hrnet_w48,
+    simcc_resnet50,
+)
 from fastpose.models.weights import create_trained, load_model, load_weights, read_meta, save_weights
 
 __all__ = [
@@ -52,6 +59,8 @@ __all__ = [
     "PoseResNet",
     "SegmentationMeta",
     "SegmentationModel",
+    "SimCCHRNet",
+    "SimCCPoseResNet",
     "create_model",
     "create_trained",
     "hourglass2",
@@ -85,4 +94,7 @@ __all__ = [
     "prtr_resnet152",
     "read_meta",
     "save_weights",
+    "simcc_hrnet_w32",
+    "simcc_hrnet_w48",
+    "simcc_resnet50",
 ]

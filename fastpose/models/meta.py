@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 from fastpose.classes import ClassSet
+from fastpose.codecs import check_codec
 from fastpose.errors import ConfigError
 from fastpose.keypoints import KeypointSet
 from fastpose.nn.normalize import MEAN, STD
@@ -23,12 +24,14 @@ CHANNEL_ORDERS = ("rgb", "bgr")
 class Meta:
     """How to feed a network. What networks of one task have in common; see `ModelMeta`, `SegmentationMeta`.
 
-    `task` is the kind of network, `outputs` how many joints or classes it predicts (the field `outputs_name`)
-    and `options` the fields that a factory takes as keyword options.
+    `task` is the kind of network, `outputs` how many joints or classes it predicts (the field
+    `outputs_name`), `options` the fields that a factory takes as keyword options and `layer_options` those
+    of them on which shapes of layers may depend.
     """
 
     task: ClassVar[str]
     options: ClassVar[tuple[str, ...]]
+    layer_options: ClassVar[tuple[str, ...]] = ()
     outputs_name: ClassVar[str]
     model: str
     input_size: tuple[int, int]
@@ -79,7 +82,8 @@ class ModelMeta(Meta):
     `input_size` is (width, height) in pixels; `channel_order` is that of the pixels the weights were trained
     on ('rgb' or 'bgr'); `mean` and `std` normalise pixel / 255 in the order of the channels as fed (the
     official BGR weights were trained with ImageNet's RGB statistics); `keypoints` is None where the weights
-    do not say. Values that cannot be raise ConfigError.
+    do not say; `codec` says what joints were made into, 'msra', 'udp' or 'simcc' (see `fastpose.codecs`), and
+    `split_ratio` how many bins of SimCC there are a pixel. Values that cannot be raise ConfigError.
     """
 
     model: str
@@ -89,15 +93,25 @@ class ModelMeta(Meta):
     keypoints: KeypointSet | None = None
     mean: Triple = MEAN
     std: Triple = STD
+    codec: str = "msra"
+    split_ratio: float = 2.0
 
     task: ClassVar[str] = "pose"
     outputs_name: ClassVar[str] = "num_joints"
-    options: ClassVar[tuple[str, ...]] = ("channel_order", "input_size", "keypoints", "mean", "std")
+    options: ClassVar[tuple[str, ...]] = (
+        "channel_order", "input_size", "keypoints", "mean", "std", "codec", "split_ratio",
+    )  # fmt: skip
+    layer_options: ClassVar[tuple[str, ...]] = ("input_size", "split_ratio")
 
     def __post_init__(self) -> None:
         if not _is_count(self.num_joints):
             raise ConfigError(f"num_joints must be a whole number above 0, got {self.num_joints!r}")
         self._check_feeding()
+        check_codec(self.codec, self.model)
+        if type(self.split_ratio) not in (int, float) or not 0 < self.split_ratio <= 16:
+            raise ConfigError(f"split_ratio must be above 0 and at most 16, got {self.split_ratio!r}")
+        if self.codec != "simcc" and self.split_ratio != 2:
+            raise ConfigError(f"split_ratio is of codec 'simcc', not {self.codec!r}")
         if self.keypoints is not None and self.keypoints.num_joints != self.num_joints:
             raise ConfigError(
                 f"keypoint set {self.keypoints.name!r} has {self.keypoints.num_joints} joints, "
@@ -211,11 +225,16 @@ class Network(nn.Module):
 class PoseModel(Network):
     """A network that finds joints in crops (B, 3, H, W).
 
-    `output` says what it predicts: 'heatmaps', or 'queries' (see `fastpose.models.prtr`).
+    `output` says what it predicts: 'heatmaps', 'queries' (see `fastpose.models.prtr`) or 'bins' (see
+    `fastpose.models.simcc`). A codec that no such network speaks raises ConfigError.
     """
 
-    output: ClassVar[Literal["heatmaps", "queries"]] = "heatmaps"
+    output: ClassVar[Literal["heatmaps", "queries", "bins"]] = "heatmaps"
     meta: ModelMeta
+
+    def __init__(self, meta: ModelMeta) -> None:
+        super().__init__(meta)
+        check_codec(meta.codec, meta.model, self.output)
 
     def heatmaps(self, output: Tensor) -> list[Tensor]:
         """The network's output -> its heatmaps (B, K, h, w), the final ones last; a loss takes them all."""

@@ -74,7 +74,8 @@ def load_model(path: StrPath) -> Network:
 
 def create_trained(name: str, outputs: int, weights: StrPath, **options: Any) -> Network:
     """`create_model` for evaluation: CheckpointError where the file sets only a part, as a backbone does."""
-    model = create_model(name, outputs, **options)
+    given = {option: value for option, value in options.items() if value is not None}
+    model = create_model(name, outputs, **{**layer_options(name, weights), **given})
     unset = load_weights(model, weights)
     if unset:
         raise CheckpointError(
@@ -99,6 +100,14 @@ def read_meta(path: StrPath) -> Meta | None:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     return read_safetensors_meta(path) if path.suffix == ".safetensors" else None
+
+
+def layer_options(name: str, weights: StrPath | None) -> dict[str, Any]:
+    """What a file of `save_weights` for network `name` says of the options its layers depend on, else {}."""
+    saved = None if weights is None else read_meta(weights)
+    if saved is None or saved.model != name:
+        return {}
+    return {option: getattr(saved, option) for option in saved.layer_options}
 
 
 def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tensor] | None = None) -> None:

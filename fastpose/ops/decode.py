@@ -74,8 +74,8 @@ def decode_heatmaps(
     reference.check_refinement(refine, blur_kernel)
     reference.check_unit(unit)
     if not _runs_natively(get_backend(), heatmaps.dtype, str(heatmaps.device), refine):
-        pair = {"flipped": flipped, "flip_index": order}
-        return reference.decode_heatmaps(heatmaps, center, scale, **pair, **how, unit=unit)
+        how |= {"flipped": flipped, "flip_index": order, "unit": unit}
+        return reference.decode_heatmaps(heatmaps, center, scale, **how)
     if unit == "size" or center is None or scale is None:
         return Decoded(*_decode_op(heatmaps, flipped, order, center, scale, **how))
     xy, score, valid = _decode_op(heatmaps, flipped, order, None, None, **how)

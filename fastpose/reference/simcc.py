@@ -62,16 +62,18 @@ def simcc_targets(
     for i in (0, 1):
         inside = inside & (bin_of[i] - reach[i] < bins[i]) & (bin_of[i] + reach[i] + past >= 0)
     weight = torch.where(inside, visible.float(), 0.0)
-    drawn, axes = (weight > 0.5)[..., None], []
-    for i in (0, 1):
-        distance = torch.arange(bins[i], device=joints.device) - bin_of[i][..., None]
-        if sigma is None:
-            values = torch.where(distance == 0, 1.0 - smoothing, smoothing / max(bins[i] - 1, 1))
-        else:
-            height = 1 / (sigma[i] * math.sqrt(2 * math.pi))
-            values = height * torch.exp(-0.5 * (distance / sigma[i]).square())
-        axes.append(torch.where(drawn, values.float(), 0.0))
-    return axes[0], axes[1], weight
+    x, y = (_axis(bin_of[i], bins[i], None if sigma is None else sigma[i], smoothing) for i in (0, 1))
+    drawn = (weight > 0.5)[..., None]
+    return torch.where(drawn, x, 0.0), torch.where(drawn, y, 0.0), weight
+
+
+def _axis(bin_of: Tensor, bins: int, sigma: float | None, smoothing: float) -> Tensor:
+    """(B, K) bins of joints -> (B, K, bins) float32."""
+    distance = torch.arange(bins, device=bin_of.device) - bin_of[..., None]
+    if sigma is None:
+        return torch.where(distance == 0, 1.0 - smoothing, smoothing / max(bins - 1, 1))
+    height = 1 / (sigma * math.sqrt(2 * math.pi))
+    return (height * torch.exp(-0.5 * (distance / sigma).square())).float()
 
 
 def simcc_loss(
@@ -118,12 +120,18 @@ def flip_bins(pred: Bins, flip_index: Sequence[int] | Tensor, shift: int = 0) ->
     `shift` is by how many bins x then moves to the left, its last bins staying: `split_ratio - 1` puts the
     joint of pixel x where it is without the mirror; mmpose leaves it 0.
     """
-    x, y = pred
-    order = torch.as_tensor(flip_index, device=x.device)
-    mirrored = x.flip(-1).index_select(1, order)
+    x, y = (_reorder(axis, flip_index) for axis in pred)
+    mirrored = x.flip(-1)
     if shift:
         mirrored = torch.cat((mirrored[..., shift:], mirrored[..., -shift:]), dim=-1)
-    return mirrored, y.index_select(1, order)
+    return mirrored, y
+
+
+def _reorder(axis: Tensor, order: Sequence[int] | Tensor) -> Tensor:
+    """Joints in another order; numbers of Python are not copied to the device, which a CUDA graph forbids."""
+    if isinstance(order, Tensor):
+        return axis.index_select(1, order.to(axis.device))
+    return torch.stack([axis[:, k] for k in order], dim=1)
 
 
 def decode_simcc(
@@ -214,7 +222,9 @@ def _check_targets(
     smoothing: float,
 ) -> None:
     if joints.ndim != 3 or joints.shape[-1] != 2 or not joints.is_floating_point():
-        raise ValueError(f"joints: expected (B, K, 2) floating point, got {tuple(joints.shape)} {joints.dtype}")
+        raise ValueError(
+            f"joints: expected (B, K, 2) floating point, got {tuple(joints.shape)} {joints.dtype}"
+        )
     if visible.shape != joints.shape[:2]:
         raise ValueError(f"visible: expected {tuple(joints.shape[:2])}, got {tuple(visible.shape)}")
     for name, size in (("input_size", input_size), ("bins", bins)):

@@ -6,10 +6,12 @@ mirrored map lies on the map itself. Source: arXiv:1911.07524; mmpose codecs/udp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from fastpose.reference.dark import blur_heatmaps
+from fastpose.reference.dark import blur_weights
 from fastpose.reference.heatmap import check_heatmap_arguments
 
 _LEAST, _MOST = 1e-3, 50.0
@@ -34,8 +36,8 @@ def strided_joints(joints: Tensor, input_size: tuple[int, int], heatmap_size: tu
     """The joints, (..., 2) float64, that lie at stride `input_size / heatmap_size` where `joints` lie in UDP.
 
     With them `heatmap_loss` and `gaussian_heatmaps` with `unbiased` draw the Gaussians of UDP. These fill the
-    map, where mmpose cuts them off at 3 sigma from the nearest cell (`udp_heatmaps`): up to 0.0052 of the
-    peak's height for sigma 2.
+    map, where mmpose cuts them off at 3 sigma from the nearest cell (`udp_heatmaps`), which is at most
+    exp(-(3 sigma + 0.5)² / 2 sigma²): 0.0051 for sigma 2.
     """
     cells = udp_positions(joints, input_size, heatmap_size)
     return torch.stack([cells[..., i] * (input_size[i] / heatmap_size[i]) for i in (0, 1)], dim=-1)
@@ -84,9 +86,9 @@ def udp_heatmaps(
 def refine_dark_udp(heatmaps: Tensor, xy: Tensor, score: Tensor, kernel: int) -> Tensor:
     """Peaks moved by one Newton step on the logarithm of the blurred map, as UDP does.
 
-    Unlike `fastpose.reference.dark.refine_dark` the blurred map is clamped to 0.001 .. 50 and continued by its
-    outermost cells, so that peaks at the border move too, differences are those of neighbouring cells, and
-    2^-23 is added to the diagonal of the second ones. A peak that is not positive stays where it is, and so
+    Unlike `fastpose.reference.dark.refine_dark` this clamps the blurred map to 0.001 .. 50 and continues it
+    by its outermost cells, so that peaks at the border move too, takes differences of neighbouring cells, and
+    adds 2^-23 to the diagonal of the second ones. A peak that is not positive stays where it is, and so
     does one with NaN or infinity in reach of the blur, and one whose result would not be finite.
 
     Args:
@@ -99,21 +101,58 @@ def refine_dark_udp(heatmaps: Tensor, xy: Tensor, score: Tensor, kernel: int) ->
 
     Source: mmpose codecs/utils/refinement.py, refine_keypoints_dark_udp.
     """
-    height, width = heatmaps.shape[2:]
-    x, y = xy.long().unbind(-1)
-    blurred = blur_heatmaps(heatmaps, kernel).double().flatten(2)
-    highest = blurred.masked_fill(~blurred.isfinite(), -torch.inf).amax(-1)
-    scale = score.double() / highest
-    finite = score > 0
-    level = {}
-    for dx, dy in _STEPS:
-        index = (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1)
-        value = blurred.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        finite = finite & value.isfinite()
-        level[dx, dy] = (value * scale).clamp(_LEAST, _MOST).log()
-    moved = xy.double() - _newton_step(level)
+    weights = blur_weights(kernel)
+    level = _blurred_around(heatmaps, xy, weights)
+    finite = (score > 0) & level.isfinite().all(-1).all(-1)
+    scale = score.double() / _highest(heatmaps, weights).double()
+    level = (level * scale[..., None, None]).clamp(_LEAST, _MOST).log()
+    moved = xy.double() - _newton_step({(dx, dy): level[..., 1 + dy, 1 + dx] for dx, dy in _STEPS})
     sound = (finite & moved.float().isfinite().all(-1)).unsqueeze(-1)
     return torch.where(sound, moved.float(), xy)
+
+
+def _blurred_around(heatmaps: Tensor, xy: Tensor, weights: Sequence[float]) -> Tensor:
+    """(B, K, 3, 3) float64: the blurred maps at xy and around it, where off the map those at its border.
+
+    Only what is in reach is read. As in `fastpose.reference.dark.blur_heatmaps` there are zeros around a map,
+    and each blurred value is rounded to float32.
+    """
+    height, width = heatmaps.shape[2:]
+    radius = len(weights) - 1
+    steps = torch.arange(-radius - 1, radius + 2, device=heatmaps.device)
+    x, y = (axis.long().unsqueeze(-1) + steps for axis in xy.unbind(-1))
+    index = y.clamp(0, height - 1).unsqueeze(-1) * width + x.clamp(0, width - 1).unsqueeze(-2)
+    values = heatmaps.float().flatten(2).gather(-1, index.flatten(2)).double().view_as(index)
+    on_map = ((y >= 0) & (y < height)).unsqueeze(-1) & ((x >= 0) & (x < width)).unsqueeze(-2)
+    values = torch.where(on_map, values, 0.0)
+    for dim in (2, 3):
+        padded, values = values, torch.zeros_like(values.narrow(dim, 0, 3))
+        for tap in range(-radius, radius + 1):
+            values = values + weights[abs(tap)] * padded.narrow(dim, radius + tap, 3)
+    middle = slice(radius, radius + 3)
+    for dim, axis, size in ((3, x[..., middle], width), (2, y[..., middle], height)):
+        pick = torch.where((axis >= 0) & (axis < size), torch.arange(3, device=axis.device), 1)
+        pick = pick.unsqueeze(2 if dim == 3 else 3)
+        values = values.gather(dim, pick.expand_as(values))
+    return values.float().double()
+
+
+def _highest(heatmaps: Tensor, weights: Sequence[float]) -> Tensor:
+    """(B, K) float32: maximum of the blurred maps, what is not finite read as 0."""
+    maps = heatmaps.float()
+    maps = torch.where(maps.isfinite(), maps, 0.0)
+    down, across = (_band(size, weights, maps.device) for size in maps.shape[2:])
+    return (down @ maps @ across).flatten(2).amax(-1)
+
+
+def _band(size: int, weights: Sequence[float], device: torch.device) -> Tensor:
+    """(size, size) float32, the blur of an axis as a matrix, made without a copy to the device."""
+    cells = torch.arange(size, device=device)
+    distance = (cells[:, None] - cells).abs()
+    band = torch.zeros(size, size, device=device)
+    for step, weight in enumerate(weights):
+        band = band + weight * (distance == step)
+    return band
 
 
 def _newton_step(at: dict[tuple[int, int], Tensor]) -> Tensor:

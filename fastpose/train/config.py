@@ -8,7 +8,9 @@ from typing import Literal
 from fastpose.data.augment import Augmentation
 from fastpose.data.segmentation_augment import SegmentationAugmentation
 
-Loss = Literal["auto", "mse", "ohkm", "set", "ce", "ohem", "ce_dice", "ce_dice_seed"]
+Loss = Literal["auto", "mse", "keypoint_mse", "ohkm", "set", "kl", "ce", "ohem", "ce_dice", "ce_dice_seed"]
+
+Refinement = Literal["none", "quarter", "dark", "quarter_each", "dark_udp", "auto"]
 
 
 @dataclass
@@ -49,8 +51,12 @@ class DataConfig:
     val_annotations: str | None = None  # json
     val_images: str | None = None  # folder or zip
     input_size: list[int] = field(default_factory=lambda: [192, 256])  # width, height
+    codec: Literal["auto", "msra", "udp", "simcc"] = "auto"  # auto: what the weights say, else the network's
     sigma: float = 2.0  # of the target Gaussian, in heatmap pixels
-    target: Literal["rounded", "unbiased"] = "rounded"  # centre of the target: a whole cell, or exact (DARK)
+    target: Literal["rounded", "unbiased"] = "rounded"  # of msra: centre in a whole cell, or exact (DARK)
+    split_ratio: float | Literal["auto"] = "auto"  # of simcc: bins a pixel; auto: as codec
+    simcc_sigma: list[float] | None = field(default_factory=lambda: [6.0, 6.0])  # bins; null: one bin
+    simcc_smoothing: float = 0.0  # of simcc's one bin: the part that goes to all others
     flip_pairs: list[list[int]] | None = None  # override for custom keypoints
     sigmas: list[float] | None = None  # OKS sigmas, override for custom keypoints
     joint_weights: bool = False  # official USE_DIFFERENT_JOINTS_WEIGHT
@@ -83,7 +89,7 @@ class TrainConfig:
     schedule: Literal["step", "cosine", "poly"] = "step"  # step, or cosine or poly to zero
     poly_power: float = 0.9  # of poly: (1 - progress) to this power
     warmup_steps: int = 0  # steps of linear rise at the start
-    loss: Loss = "auto"  # auto: that of the network, mse, set or ce; ohkm: the hardest joints of each sample
+    loss: Loss = "auto"  # auto: that of the network, mse, set, kl or ce; ohkm: the hardest joints
     ohkm_topk: int = 8  # joints that ohkm keeps
     class_weights: list[float] | None = None  # of segmentation losses, one a class
     ohem_threshold: float = 0.9  # ohem: pixels whose class has less probability count
@@ -111,12 +117,12 @@ class ValConfig:
     batch_size: int = 64  # persons at a time
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
     flip_test: bool = True  # average in the mirrored picture
-    shift_heatmap: bool = True  # official one-pixel shift of the mirrored heatmaps
+    shift_heatmap: bool | Literal["auto"] = "auto"  # one-pixel shift of mirrored heatmaps; auto: for msra
     window: list[int] | None = None  # width, height of a segmentation network's sliding window; null: whole
     stride_rate: float = 0.6666666666666666  # of the window: how far it slides
     scales: list[float] = field(default_factory=lambda: [1.0])  # of a picture, averaged, for segmentation
-    refine: Literal["none", "quarter", "dark"] = "quarter"  # how a peak becomes a point: dark is the finest
-    blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark; auto: 11 for data.sigma 2, 17 for 3
+    refine: Refinement = "auto"  # how a peak becomes a point; auto: quarter for msra, dark_udp for udp
+    blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark(_udp); auto: 11 for data.sigma 2, 17 for 3
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
     detections: str | None = None  # json of detector boxes; the path may start at data.root
     score_threshold: float = 0.0  # least score of a detector box

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,9 @@ LENGTHS = {
 
 def check_config(config: Config) -> None:
     """Raises ConfigError for the first setting that cannot be, by name."""
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be a finite number")
     for key, least in AT_LEAST.items():
         if not _value(config, key) >= least:
             raise ConfigError(f"{key}={_value(config, key)}: must be at least {least}")
@@ -57,7 +63,7 @@ def check_config(config: Config) -> None:
     _check_data(config)
     _check_segmentation(config)
     name = config.run.name or config.name
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
     for key in ("val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
         if not 0 <= _value(config, key) <= 1:
@@ -83,6 +89,7 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"data.input_size={data.input_size}: both must be positive multiples of 8")
     if data.workers != "auto" and int(data.workers) < 0:
         raise ConfigError(f"data.workers={data.workers}: must be auto or at least 0")
+    _check_simcc(config)
     if any(len(pair) != 2 for pair in data.flip_pairs or []):
         raise ConfigError(f"data.flip_pairs={data.flip_pairs}: must be pairs of joint numbers")
     files = (data.train_annotations, data.train_images, data.val_annotations, data.val_images)
@@ -92,6 +99,18 @@ def _check_data(config: Config) -> None:
         raise ConfigError(
             f"data.root is not set: give the folder of the {data.format} data, data.root=FOLDER"
         )
+
+
+def _check_simcc(config: Config) -> None:
+    data = config.data
+    if data.simcc_sigma is not None and (
+        len(data.simcc_sigma) != 2 or not all(s > 0 for s in data.simcc_sigma)
+    ):
+        raise ConfigError(f"data.simcc_sigma={data.simcc_sigma}: must be two numbers above 0, or null")
+    if not 0 <= data.simcc_smoothing < 1:
+        raise ConfigError(f"data.simcc_smoothing={data.simcc_smoothing}: must be 0 or more and below 1")
+    if data.simcc_smoothing and data.simcc_sigma is not None:
+        raise ConfigError("data.simcc_smoothing is of one bin: set data.simcc_sigma=null")
 
 
 def _check_segmentation(config: Config) -> None:
@@ -105,6 +124,17 @@ def _check_segmentation(config: Config) -> None:
     weights = config.train.class_weights
     if weights is not None and not (all(0 <= weight < 1e6 for weight in weights) and any(weights)):
         raise ConfigError(f"train.class_weights={weights}: must be 0 or more, and not all 0")
+
+
+def _numbers(group: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a group of settings and below it."""
+    for field in dataclasses.fields(group):
+        value, key = getattr(group, field.name), f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{key}.")
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int | float):
+                yield key, one
 
 
 def _value(config: Config, key: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from fastpose.data.digest import table_digest
 from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import DataError, TrainingError
 from fastpose.files import make_folder
@@ -66,7 +67,8 @@ class Trainer:
         self.step = self._make_step()
         self.feed = TrainFeed(config, self.task, self.train_table, self.model, self.plan, self.world)
         self.steps_per_epoch = self.feed.steps
-        self.states = RunStates(config, folder, self.world, self.model, self.step, self.ema)
+        data = {"training": table_digest(self.train_table), "validation": table_digest(self.val_table)}
+        self.states = RunStates(config, folder, self.world, self.model, self.step, self.ema, data)
         self.progress, self.resumed = self.states.open(self.plan.total)
         self.step.bad_steps.describe = SkippedSteps(self.world, folder, self.states.attempt)
         self.step.bad_steps.aloud = self.world.is_main
@@ -204,7 +206,8 @@ class Trainer:
         headline = evaluation.headline if evaluation else None
         score = row.get(headline) if headline else None
         note = {"epoch": progress.epoch + 1, "metric": headline, "score": score}
-        best = score is not None and (progress.best is None or score > progress.best)
+        counts = score is not None and math.isfinite(score)
+        best = bool(counts and (progress.best is None or score > progress.best))  # type: ignore[operator]
         if best:
             progress.best, progress.best_epoch = score, progress.epoch + 1
         progress.history.append(row)

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastpose.metrics.pck import joint_accuracy
 from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
 from fastpose.ops import heatmap_loss
+from fastpose.reference.udp import strided_joints
 
 Batch = Mapping[str, Tensor]
 
@@ -54,6 +55,9 @@ class HeatmapObjective(CropObjective):
 
     Args:
         sigma, unbiased, topk: as `heatmap_loss`.
+        codec: 'msra', or 'udp', whose targets are unbiased and lie in its own unit.
+        linear_weight: mean(weight (p - g)²), mmpose's KeypointMSELoss, instead of the official
+            0.5 mean(weight² (p - g)²).
         heatmaps: reads the network's output as its heatmaps, the final ones last (`PoseModel.heatmaps`);
             their losses are summed.
     """
@@ -66,23 +70,27 @@ class HeatmapObjective(CropObjective):
         sigma: float,
         unbiased: bool = False,
         topk: int | None = None,
+        codec: str = "msra",
+        linear_weight: bool = False,
         heatmaps: Callable[[Any], list[Tensor]] = lambda output: [output],
         mean: Triple = MEAN,
         std: Triple = STD,
     ) -> None:
         super().__init__(mean=mean, std=std)
-        self.target: dict[str, Any] = {"sigma": sigma, "unbiased": unbiased}
+        self.target: dict[str, Any] = {"sigma": sigma, "unbiased": unbiased or codec == "udp"}
         self.topk, self.heatmaps = topk, heatmaps
+        self.codec, self.linear_weight = codec, linear_weight
 
     def loss(self, prediction: Any, batch: Batch) -> Tensor:
         maps = self.heatmaps(prediction)
         outputs = maps[0] if len(maps) == 1 else maps
+        weight = batch["weight"]
         return heatmap_loss(
             outputs,
-            batch["joints"],
-            batch["weight"],
+            self._joints(batch, maps[-1]),
+            (2.0 * weight).sqrt() if self.linear_weight else weight,
             topk=self.topk,
-            input_size=_input_size(batch),
+            input_size=input_size_of(batch),
             **self.target,
         )
 
@@ -90,10 +98,16 @@ class HeatmapObjective(CropObjective):
     def score(self, prediction: Any, batch: Batch) -> Tensor:
         maps = self.heatmaps(prediction)[-1]
         visible = (batch["weight"] > 0).to(torch.float32)
-        found = joint_accuracy(maps, batch["joints"], visible, input_size=_input_size(batch), **self.target)
+        joints = self._joints(batch, maps)
+        found = joint_accuracy(maps, joints, visible, input_size=input_size_of(batch), **self.target)
         return torch.stack([found.mean, found.counted.to(found.mean.dtype)])
 
+    def _joints(self, batch: Batch, maps: Tensor) -> Tensor:
+        if self.codec != "udp":
+            return batch["joints"]
+        return strided_joints(batch["joints"], input_size_of(batch), (maps.shape[3], maps.shape[2]))
 
-def _input_size(batch: Batch) -> tuple[int, int]:
+
+def input_size_of(batch: Batch) -> tuple[int, int]:
     height, width = batch["crop"].shape[1:3]
     return width, height

@@ -99,10 +99,13 @@ def compare_forward(model: Network, device: torch.device) -> list[Difference]:
 
 @torch.inference_mode()
 def _run(model: nn.Module, inputs: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """The final maps (B, K, h, w), or the coordinates (B, Q, 2) of queries, in float64 on the CPU."""
+    """The final maps (B, K, h, w), the coordinates (B, Q, 2) of queries or the bins of x and then y
+    (B, K, bins), in float64 on the CPU."""
     network: Any = model
     with autocast(dtype, inputs.device):
         output = network(inputs)
+    if isinstance(output, tuple):
+        return torch.cat(output, dim=-1).double().cpu()
     read: Callable[[Any], list[Tensor]] = getattr(network, "heatmaps", lambda maps: [maps])
     final = output["pred_coords"] if isinstance(output, dict) else read(output)[-1]
     return final.double().cpu()

@@ -309,7 +309,12 @@ class TestArguments:
             ((MAPS, BOX[:1], BOX), {}, ValueError, r"center: expected shape \(2, 2\), got \(1, 2\)"),
             ((MAPS, BOX, BOX.to("meta")), {}, ValueError, "scale: expected a tensor on cpu, got one on meta"),
             ((MAPS,), {"flipped": MAPS}, ValueError, "flip_index: needed with flipped"),
-            ((MAPS,), {"refine": True}, ValueError, "refine: expected one of none, quarter, dark, .*, got True"),
+            (
+                (MAPS,),
+                {"refine": True},
+                ValueError,
+                "refine: expected one of none, quarter, dark, .*, got True",
+            ),
             (
                 (MAPS,),
                 {"refine": "DARK"},

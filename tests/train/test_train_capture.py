@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastpose.train.engine import capture
+from fastpose.nn import capture
 
 
 @pytest.mark.parametrize("named", ["cuda", "cuda:1"])

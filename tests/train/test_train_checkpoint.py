@@ -133,6 +133,31 @@ def test_state_without_the_average_is_refused_and_an_unused_one_told(tmp_path, c
     assert "skipped is left out" in caplog.text
 
 
+@pytest.mark.parametrize(("before", "now"), [(0.0, 0.9), (0.9, 0.0), (0.5, 0.9)])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.RMSprop])
+def test_momentum_may_come_and_go(tmp_path, kind, before, now):
+    """Where there was none it begins at zero, as that of a new optimiser does."""
+    model, _ = trained()
+    optimizer = kind(model.parameters(), lr=0.1, momentum=before)
+    step(model, optimizer)
+    save_state(tmp_path, model, optimizer, None, Progress())
+    optimizer.param_groups[0]["momentum"] = now
+    for parameter in model.parameters() if not before else ():
+        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    other, _ = trained(steps=1)
+    resumed = kind(other.parameters(), lr=0.1, momentum=now)
+    load_state(tmp_path, other, resumed, None)
+    step(model, optimizer)
+    step(other, resumed)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    model.layer(torch.ones(5, 2)).square().sum().backward()
+    optimizer.step()
+
+
 def test_loss_scale_comes_back(tmp_path):
     model, optimizer = trained()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)

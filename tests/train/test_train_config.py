@@ -74,7 +74,7 @@ def test_overrides_take_yaml_values():
         ("train.epochs=0", r"must be at least 1"),
         ("val.boxes=detector", r"val.detections=FILE"),
         ("train.lr=[", r"not valid yaml"),
-        ("train.lr=.nan", r"train.lr=nan: must be above 0"),
+        ("train.lr=.nan", r"train.lr=nan: must be a finite number"),
         ("run.threads=-1", r"run.threads=-1: must be at least 0"),
         ("run.name=../x", r"must be a name, not a path"),
         ("data.flip_pairs=[[1]]", r"pairs of joint numbers"),
@@ -136,3 +136,14 @@ def test_every_setting_is_explained():
     assert not [line for line in lines if len(line.split("  ")) < 2]
     assert any(line.startswith("train.milestones=[170, 200]  ") for line in lines)
     assert len(lines) > 60
+
+
+@pytest.mark.parametrize("setting", ["train.lr=.inf", "data.sigma=.nan", "val.scales=[.inf]"])
+def test_numbers_must_be_finite(setting):
+    with pytest.raises(ConfigError, match=setting.split("=")[0].replace(".", r"\.")):
+        load_config("samples/figures", [setting])
+
+
+def test_run_name_stays_in_its_folder():
+    with pytest.raises(ConfigError, match=r"run\.name='\.\.': must be a name"):
+        load_config("samples/figures", ["run.name=.."])

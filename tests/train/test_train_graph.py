@@ -12,10 +12,10 @@ from cuda_graph_on_cpu import play_cuda_on_cpu
 from torch import Tensor, nn
 
 from fastpose.models import create_model
+from fastpose.nn import graph as graph_module
+from fastpose.nn.graph import WARMUP, StepGraph
 from fastpose.train.config import TrainConfig
-from fastpose.train.engine import graph as graph_module
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import WARMUP, StepGraph
 from fastpose.train.engine.step import TrainStep
 from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer

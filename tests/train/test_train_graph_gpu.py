@@ -11,10 +11,10 @@ from torch import Tensor
 
 import fastpose
 from fastpose.models import PoseModel, create_model
+from fastpose.nn.graph import WARMUP
 from fastpose.nn.streams import use_branch_streams
 from fastpose.train.config import TrainConfig
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import WARMUP
 from fastpose.train.engine.step import TrainStep
 from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.optim import build_optimizer

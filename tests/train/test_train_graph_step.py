@@ -9,8 +9,8 @@ from torch import nn
 
 import fastpose
 from fastpose.errors import ConfigError
+from fastpose.nn.graph import MAX_RESETS, WARMUP, WORTH
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import MAX_RESETS, WARMUP, WORTH
 
 
 def network() -> nn.Module:
@@ -189,6 +189,11 @@ def test_arguments_that_cannot_be_are_named():
         fastpose.graph_step(model, nn.functional.mse_loss, optimizer, amp="int8")
     with pytest.raises(ConfigError, match=r"compile: expected .* got 'fast'"):
         fastpose.graph_step(model, nn.functional.mse_loss, optimizer, compile="fast")
+    for norm in (-1.0, float("nan")):
+        with pytest.raises(ConfigError, match="clip_grad: expected a norm, or 0 for none"):
+            fastpose.graph_step(model, nn.functional.mse_loss, optimizer, clip_grad=norm)
+    with pytest.raises(ConfigError, match="model: has no parameters"):
+        fastpose.graph_step(nn.ReLU(), nn.functional.mse_loss, optimizer)
     step = fastpose.graph_step(model, lambda prediction, targets: prediction - targets, optimizer)
     images, targets = batches(1)[0]
     with pytest.raises(TypeError, match=r"targets\[0\]: expected a torch.Tensor, got int"):

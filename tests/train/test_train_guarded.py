@@ -9,8 +9,8 @@ from torch import nn
 
 import fastpose
 from fastpose.errors import ConfigError
-from fastpose.train.engine import capture
-from fastpose.train.engine.graph import WARMUP
+from fastpose.nn import capture
+from fastpose.nn.graph import WARMUP
 from fastpose.train.engine.guarded import GuardedOptimizer
 
 CPU = torch.device("cpu")

@@ -6,6 +6,7 @@ import tiny_run
 import torch
 
 from fastpose.errors import OutputError
+from fastpose.models import ModelMeta
 from fastpose.models.registry import _factories, register_model
 from fastpose.ops import decode_heatmaps, heatmap_loss
 from fastpose.train.config import TrainConfig
@@ -180,7 +181,7 @@ def four_threads():
 
 def crops():
     config = load_config("samples/figures", tiny_run.SETTINGS)
-    dataset = crop_dataset(config, train_table(config), "rgb", training=True)
+    dataset = crop_dataset(config, train_table(config), ModelMeta("any", 17), training=True)
     return torch.stack([torch.from_numpy(dataset[3, index]["crop"]) for index in range(4)])
 
 

@@ -8,12 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_run
 import torch
 from tiny_state import fill, trained
 
 from fastpose.data.crop_cache import FORMAT, INDEX, MANIFEST, ROW
+from fastpose.data.digest import table_digest
+from fastpose.data.figures import read_figure_parts, read_figures
 from fastpose.errors import ConfigError, DataError, OutputError
 from fastpose.files import sha256
+from fastpose.models.registry import _factories, _tasks
 from fastpose.models.safetensors_file import read_safetensors
 from fastpose.train.config_io import load_config
 from fastpose.train.parallel.distributed import World
@@ -213,6 +217,19 @@ def test_a_run_from_before_caches_were_noted_is_compared_by_path(tmp_path, begun
     assert resumed(begun, f"data.crop_cache={tmp_path / 'here'}").epoch == 1
 
 
+def test_the_backbone_gets_no_rate_of_its_own_in_the_middle(tmp_path):
+    """The optimiser would have other groups of parameters than its saved state."""
+    for before, other in (("null", "1e-5"), ("1e-5", "null")):
+        folder = tmp_path / before
+        states = states_in(folder, f"train.backbone_lr={before}")
+        states.open(1)
+        with states:
+            states.save(Progress(epoch=1))
+        with pytest.raises(ConfigError, match=r"cannot be resumed with train\.backbone_lr="):
+            resumed(folder, f"train.backbone_lr={other}")
+        assert resumed(folder, f"train.backbone_lr={'2e-5' if before == '1e-5' else before}").epoch == 1
+
+
 def test_options_of_the_optimizer_are_those_of_the_run_that_goes_on(tmp_path):
     """weight_decay may be changed on a resume, and torch would take the old one from the state."""
     model, optimizer = trained()
@@ -225,3 +242,40 @@ def test_options_of_the_optimizer_are_those_of_the_run_that_goes_on(tmp_path):
     assert (group["weight_decay"], group["lr"]) == (0.125, 0.0625)
     states = zip(optimizer.state.values(), other_optimizer.state.values(), strict=True)
     assert all(torch.equal(a[name], b[name]) for a, b in states for name in a)
+
+
+@pytest.fixture
+def tiny_network():
+    _factories[tiny_run.NAME], _tasks[tiny_run.NAME] = tiny_run.tiny_hrnet, "pose"
+    yield
+    del _factories[tiny_run.NAME], _tasks[tiny_run.NAME]
+
+
+@pytest.mark.usefixtures("tiny_network")
+def test_run_goes_on_with_its_own_annotations_alone(tmp_path):
+    """Where the files lie may change, what they say may not."""
+    settings = ["data.figures.val_count=3"]
+    folder = tiny_run.run(tmp_path, "train.epochs=1")
+    known = (folder / "data.sha256").read_text().split()
+    assert known[::2] == ["training", "validation"]
+    with pytest.raises(ConfigError, match=r"figures\.val_count=3"):
+        tiny_run.run(tmp_path, "train.epochs=2", *settings)
+    changed = known[1][::-1]
+    (folder / "data.sha256").write_text(f"training {changed}\nvalidation {known[3]}\n")
+    with pytest.raises(ConfigError, match=r"was begun with other training annotations"):
+        tiny_run.run(tmp_path, "train.epochs=2")
+    (folder / "data.sha256").unlink()  # a run of before
+    tiny_run.run(tmp_path, "train.epochs=2")
+    assert (folder / "data.sha256").read_text().split() == known
+
+
+def test_digest_sees_annotations_and_not_where_pictures_lie():
+    table = read_figures(4, seed=1)
+    same, moved = read_figures(4, seed=1), read_figures(4, seed=1)
+    assert table_digest(table) == table_digest(same)
+    moved.joints[2, 5, 0] += 1e-3
+    assert table_digest(moved) != table_digest(table)
+    renamed = read_figures(4, seed=1)
+    renamed.file_names = np.array([f"x{name}" for name in renamed.file_names])
+    assert table_digest(renamed) != table_digest(table)
+    assert table_digest(read_figure_parts(3)) != table_digest(read_figure_parts(4))

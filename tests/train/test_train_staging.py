@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from fastpose.train.engine.staging import Staging
+from fastpose.nn.staging import Staging
 
 CPU = torch.device("cpu")
 LOG: list[str] = []

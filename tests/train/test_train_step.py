@@ -8,6 +8,7 @@ from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.heatmap import gaussian_heatmaps
 from fastpose.reference.loss import heatmap_mse, heatmap_ohkm
 from fastpose.train.config import TrainConfig
+from fastpose.train.engine import step as step_module
 from fastpose.train.engine.step import TrainStep
 from fastpose.train.feed import replace_unusable
 from fastpose.train.objectives import HeatmapObjective
@@ -111,3 +112,36 @@ def test_batch_without_readable_sample_is_left_alone():
     data["usable"] = torch.zeros(4, dtype=torch.bool)
     assert replace_unusable(data) == 4
     assert not data["usable"].any()
+
+
+class Stacked(torch.nn.Module):
+    """As a network that predicts several times, in a dict with lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = network(), network()
+
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        return {"last": self.last(x), "others": [self.first(x)]}
+
+
+def test_branches_get_tensors_whatever_the_network_gives(monkeypatch):
+    """On a GPU each input of a branch is recorded on its stream, which only a tensor can be."""
+    taken, run_branches = [], step_module.run_branches
+
+    def noting(runs, inputs):
+        taken.extend(inputs)
+        return run_branches(runs, inputs)
+
+    monkeypatch.setattr(step_module, "run_branches", noting)
+    model, config, data = Stacked(), TrainConfig(), batch()
+    objective = HeatmapObjective(sigma=1.0, heatmaps=lambda output: [*output["others"], output["last"]])
+    optimizer = build_optimizer(model, config, torch.device("cpu"))
+    step = TrainStep(model, optimizer, config, objective=objective, dtype=None, device=torch.device("cpu"))
+    expected = objective.score(model(objective.network_input(data)), data)
+    step(data, 0.01)
+    assert len(taken) == 2
+    assert all(isinstance(x, torch.Tensor) for x in taken)
+    _, samples, correct, counted = step.sums.tolist()
+    assert samples == 4
+    assert [correct, counted] == [float(expected[0] * expected[1]), float(expected[1])]

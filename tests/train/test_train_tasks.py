@@ -39,7 +39,11 @@ def test_pose_objective_follows_settings_and_network():
 @pytest.mark.parametrize(
     ("name", "loss", "message"),
     [
-        (POSE, "ce_dice", r"train\.loss=ce_dice: hrnet_w18_small predicts heatmaps; choose mse or ohkm"),
+        (
+            POSE,
+            "ce_dice",
+            r"train\.loss=ce_dice: hrnet_w18_small predicts heatmaps; choose mse, keypoint_mse or ohkm",
+        ),
         (SEGMENTATION, "mse", r"train\.loss=mse: hrnet_seg_w18_small_v1 is for segmentation; choose ce,"),
     ],
 )
@@ -104,7 +108,7 @@ def test_conventions_change_one_thing_each():
     assert found["as configured"] == pose.config
     assert set(found) == {
         "as configured", "no flip test", "flip test without the one-pixel shift", "whole cells", "DARK",
-        "OKS-NMS soft", "OKS-NMS none", "pixels fed as BGR",
+        "quarter shift of mmpose", "OKS-NMS soft", "OKS-NMS none", "pixels fed as BGR",
     }  # fmt: skip
     assert not found["no flip test"].val.flip_test
     assert not found["flip test without the one-pixel shift"].val.shift_heatmap

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fastpose.device import autocast, autocast_dtype
+from fastpose.errors import ConfigError
+from fastpose.nn.compiling import compiled
+from fastpose.nn.graph import StepGraph, warmup_of
 from fastpose.train.engine.batch_counts import BatchCounts
-from fastpose.train.engine.compiling import compiled
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import StepGraph, warmup_of
 from fastpose.train.engine.guarded import GuardedOptimizer
 from fastpose.train.engine.update import Update
 
@@ -48,8 +49,8 @@ class GraphStep:
         graph: False runs every step ungraphed.
 
     Raises:
-        ConfigError: `amp` or `compile` is not one of these, or `optimizer` has no parameter of `model` or
-            takes a closure.
+        ConfigError: `amp` or `compile` is not one of these, `clip_grad` is negative, `model` has no
+            parameters, or `optimizer` has none of them or takes a closure.
     """
 
     def __init__(
@@ -65,7 +66,10 @@ class GraphStep:
         graph: bool = True,
     ) -> None:
         self.model, self.loss_fn = model, loss_fn
-        device = next(model.parameters()).device
+        parameter = next(model.parameters(), None)
+        if parameter is None:
+            raise ConfigError("model: has no parameters, so there is nothing to train")
+        device = parameter.device
         self._device, self._dtype = device, autocast_dtype(amp, device)
         self.scaler = torch.amp.GradScaler(device.type) if self._dtype is torch.float16 else None
         self._forward = compiled(model, compile)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastpose.errors import ConfigError
-from fastpose.train.engine import capture
+from fastpose.nn import capture
 from fastpose.train.engine.kept_buffers import KeptTensors
 
 _VARYING = ("params", "lr", "initial_lr")

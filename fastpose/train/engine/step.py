@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from fastpose.device import autocast
+from fastpose.nn.compiling import compiled
+from fastpose.nn.graph import StepGraph, warmup_of
 from fastpose.nn.streams import run_branches
 from fastpose.train.config import TrainConfig
 from fastpose.train.engine.bad_steps import BadSteps, Place
 from fastpose.train.engine.batch_counts import BatchCounts
-from fastpose.train.engine.compiling import compiled
 from fastpose.train.engine.ema import Ema
-from fastpose.train.engine.graph import StepGraph, warmup_of
 from fastpose.train.engine.guarded import GuardedOptimizer
 from fastpose.train.engine.readback import Readback
 from fastpose.train.engine.update import Update
@@ -121,8 +121,9 @@ class TrainStep:
             prediction = self.forward(objective.network_input(batch))
         loss = objective.loss(prediction, batch)
         settled = tree_map_only(Tensor, Tensor.detach, prediction)
+        # The prediction may be a tree of tensors; it is held here until the branches have met.
         value, accuracy = run_branches(
-            [self.update.backward, lambda output: objective.score(output, batch)], [loss, settled]
+            [self.update.backward, lambda _: objective.score(settled, batch)], [loss, loss.detach()]
         )
         samples = len(batch[objective.inputs[0]])
         return self._count(value.double(), accuracy, samples, self.update.step())

@@ -26,7 +26,7 @@ class Update:
         model: whose parameters get gradients and whose buffers are guarded.
         optimizer: over parameters of `model`, and of a loss that has some; ConfigError where it has none of
             the former.
-        clip_grad: largest norm of the gradient, 0 for none.
+        clip_grad: largest norm of the gradient, 0 for none; ConfigError below 0.
         scaler: scales the loss, for float16.
         ema: average to update after each step.
     """
@@ -40,6 +40,8 @@ class Update:
         scaler: torch.amp.GradScaler | None = None,
         ema: Ema | None = None,
     ) -> None:
+        if not clip_grad >= 0:
+            raise ConfigError(f"clip_grad: expected a norm, or 0 for none, got {clip_grad}")
         self.optimizer, self.clip_grad, self.scaler, self.ema = optimizer, clip_grad, scaler, ema
         _check_belongs(model, optimizer.optimizer)
         self.skipped = torch.zeros((), device=optimizer.device)

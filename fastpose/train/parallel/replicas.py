@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 
 from fastpose.errors import ConfigError
-from fastpose.train.engine.capture import capture_stream
+from fastpose.nn.capture import capture_stream
 
 _PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
 _NO_BUFFERS: Any = {
@@ -74,9 +75,12 @@ class _ScaledGradient(torch.autograd.Function):
         return gradients[0] * ctx.factor, None
 
 
-def _count_as(factor: float, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-    """Forward hook. At the output, so that what SyncBatchNorm shares in the backward pass is scaled too."""
-    return _ScaledGradient.apply(output, factor)
+def _count_as(factor: float, _module: nn.Module, _args: Any, output: Any) -> Any:
+    """Forward hook. At the output, so that what SyncBatchNorm shares in the backward pass is scaled too.
+
+    output: a tensor, or a tree of them, as of a network that predicts several times.
+    """
+    return tree_map_only(Tensor, lambda tensor: _ScaledGradient.apply(tensor, factor), output)
 
 
 @torch.no_grad()

@@ -169,6 +169,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     optimizer.load_state_dict(state)
     for group, own in zip(optimizer.param_groups, options, strict=True):
         group.update(own)
+        for parameter in group["params"] if group.get("momentum") else ():
+            held = optimizer.state.get(parameter)
+            if held and "momentum_buffer" not in held:  # RMSprop looks for it wherever there is a state
+                held["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _check_names(wanted: Extra, saved: dict[str, Any]) -> None:

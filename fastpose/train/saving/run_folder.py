@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 CACHE = "crop_cache.sha256"
+DATA = "data.sha256"
 FREE = (  # what may differ when a run goes on: places, speed, and what is said about it
     "name", "data.root", "data.train_annotations", "data.train_images", "data.val_annotations",
     "data.val_images", "data.workers", "data.cache_mb", "data.on_bad", "model.weights", "model.init",
@@ -52,7 +53,9 @@ def check_resumable(config: Config, folder: Path) -> None:
         )
     before, now = _flat(load_config(folder / "config.yaml")), _flat(config)
     changed = [key for key in now if now[key] != before.get(key)]
-    free = {*FREE, "data.crop_cache"} if _same_cache(before, now, folder) else FREE
+    free = {*FREE, "data.crop_cache"} if _same_cache(before, now, folder) else {*FREE}
+    if None in (before.get("train.backbone_lr"), now["train.backbone_lr"]):
+        free.discard("train.backbone_lr")  # with and without it the optimiser has other groups
     fixed = [f"{key}={now[key]} (the run has {before.get(key)})" for key in changed if key not in free]
     if fixed:
         raise ConfigError(
@@ -61,6 +64,28 @@ def check_resumable(config: Config, folder: Path) -> None:
         )
     for key in changed:
         logger.info("%s: %s was %s and is now %s", folder, key, before.get(key), now[key])
+
+
+def check_same_data(folder: Path, digests: dict[str, str]) -> None:
+    """ConfigError where the run in `folder` was begun with other annotations.
+
+    digests: of the tables 'training' and 'validation', as `fastpose.data.digest.table_digest`.
+    """
+    known = folder / DATA
+    if not list_states(folder / CHECKPOINTS) or not known.is_file():
+        return
+    before = dict(line.split() for line in known.read_text(encoding="utf-8").splitlines())
+    changed = [part for part, digest in digests.items() if before.get(part, digest) != digest]
+    if changed:
+        raise ConfigError(
+            f"{folder}: was begun with other {' and '.join(changed)} annotations (or another part of them); "
+            "give those, or start a new run"
+        )
+
+
+def note_data(folder: Path, digests: dict[str, str]) -> None:
+    """Writes down which annotations the run reads, so that their files may move."""
+    write_text(folder / DATA, "".join(f"{part} {digest}\n" for part, digest in digests.items()))
 
 
 def note_cache(config: Config, folder: Path) -> None:

@@ -21,7 +21,13 @@ from fastpose.train.saving.job import note_job
 from fastpose.train.saving.progress import Progress, lower_to_best_file
 from fastpose.train.saving.random_states import RandomStates
 from fastpose.train.saving.retention import Retention
-from fastpose.train.saving.run_folder import CHECKPOINTS, check_resumable, note_cache
+from fastpose.train.saving.run_folder import (
+    CHECKPOINTS,
+    check_resumable,
+    check_same_data,
+    note_cache,
+    note_data,
+)
 from fastpose.train.saving.run_lock import RunLock, lock_run
 from fastpose.train.saving.snapshot import WeightsFile
 
@@ -29,12 +35,23 @@ BEST = "best"
 
 
 class RunStates:
-    """`open` once, then `save` within `with`. Rank 0 alone touches the folder; no disk has to be shared."""
+    """`open` once, then `save` within `with`. Rank 0 alone touches the folder; no disk has to be shared.
+
+    `data`: digests of the tables, which a run that goes on must have again.
+    """
 
     def __init__(
-        self, config: Config, folder: Path, world: World, model: Network, step: TrainStep, ema: Ema | None
+        self,
+        config: Config,
+        folder: Path,
+        world: World,
+        model: Network,
+        step: TrainStep,
+        ema: Ema | None,
+        data: dict[str, str] | None = None,
     ) -> None:
         self.config, self.folder, self.world = config, folder, world
+        self.data = data or {}
         self.model, self.step = model, step
         self.random = RandomStates()
         self.extra = {"ema": ema} if ema else {}
@@ -67,6 +84,7 @@ class RunStates:
     def _read(self) -> dict[str, Any] | None:
         """config.yaml changes only once the state has proved to fit."""
         check_resumable(self.config, self.folder)
+        check_same_data(self.folder, self.data)
         for place in (self.folder, self.folder / CHECKPOINTS):
             remove_leftovers(place)
         state = load_state(
@@ -79,6 +97,7 @@ class RunStates:
         )
         save_config(self.config, self.folder / "config.yaml")
         note_cache(self.config, self.folder)
+        note_data(self.folder, self.data)
         note_job(self.folder, self.world.job)
         if state:
             lower_to_best_file(state, self.folder / f"{BEST}.json")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from fastpose.codecs import settled
 from fastpose.data.persons import PersonTable
 from fastpose.errors import ConfigError
 from fastpose.infer.evaluation import Evaluation
@@ -16,10 +17,14 @@ from fastpose.train.config import Config
 from fastpose.train.objectives import HeatmapObjective, Objective
 from fastpose.train.parallel.distributed import World
 from fastpose.train.pictures import save_sheet
+from fastpose.train.simcc_objective import SimCCObjective
 from fastpose.train.tasks.conventions import pose_conventions
 from fastpose.train.tasks.pose_data import build_model, crop_dataset, train_table, val_table
 from fastpose.train.tasks.pose_validation import rows_of, validate
 from fastpose.train.tasks.task import OnBatch
+
+LOSSES = {"heatmaps": ("mse", "keypoint_mse", "ohkm"), "queries": ("set",), "bins": ("kl",)}
+"""`train.loss` by what a network predicts; auto is the first."""
 
 
 class PoseTask:
@@ -52,27 +57,34 @@ class PoseTask:
         return build_model(self.config, table.keypoints, trained)
 
     def train_dataset(self, table: PersonTable, model: PoseModel, *, parts: bool) -> Any:
-        return crop_dataset(self.config, table, model.meta.channel_order, training=True, parts=parts)
+        return crop_dataset(self.config, table, model.meta, training=True, parts=parts)
 
     def objective(self, model: PoseModel) -> Objective:
-        data, train = self.config.data, self.config.train
+        data, train, meta = self.config.data, self.config.train, model.meta
+        fitting = LOSSES[model.output]
+        if train.loss not in ("auto", *fitting):
+            *first, last = fitting
+            choice = f"{', '.join(first)} or {last}" if first else last
+            raise ConfigError(
+                f"train.loss={train.loss}: {meta.model} predicts {model.output}; choose {choice}"
+            )
         if model.output == "queries":
             from fastpose.train.set_objective import SetObjective
 
-            if train.loss not in ("auto", "set"):
-                raise ConfigError(f"train.loss={train.loss}: {model.meta.model} is trained with the set loss")
-            return SetObjective(visible_only=train.visible_only, mean=model.meta.mean, std=model.meta.std)
-        if train.loss not in ("auto", "mse", "ohkm"):
-            raise ConfigError(
-                f"train.loss={train.loss}: {model.meta.model} predicts heatmaps; choose mse or ohkm"
-            )
+            return SetObjective(visible_only=train.visible_only, mean=meta.mean, std=meta.std)
+        if model.output == "bins":
+            sigma = None if data.simcc_sigma is None else (data.simcc_sigma[0], data.simcc_sigma[1])
+            smoothing = data.simcc_smoothing
+            return SimCCObjective(sigma=sigma, smoothing=smoothing, mean=meta.mean, std=meta.std)
         return HeatmapObjective(
             sigma=data.sigma,
             unbiased=data.target == "unbiased",
             topk=train.ohkm_topk if train.loss == "ohkm" else None,
+            codec=meta.codec,
+            linear_weight=train.loss == "keypoint_mse",
             heatmaps=model.heatmaps,
-            mean=model.meta.mean,
-            std=model.meta.std,
+            mean=meta.mean,
+            std=meta.std,
         )
 
     def validate(
@@ -87,12 +99,14 @@ class PoseTask:
         save_sheet(path, table, predictions)
 
     def conventions(self, model: PoseModel) -> dict[str, Config]:
-        return pose_conventions(self.config, model.meta.channel_order, model.output)
+        return pose_conventions(self.config, model.meta, model.output)
 
     def conditions(self, model: PoseModel, count: int) -> str:
-        """Boxes, crops, precision, flip test and refinement."""
+        """Boxes, crops, precision, flip test, codec and refinement."""
         val, (width, height) = self.config.val, self.config.data.input_size
         boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
         flip = "with" if val.flip_test else "without"
         crops = f"crops {width}x{height} {model.meta.channel_order}"
-        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, refine {val.refine}"
+        refine, _ = settled(model.meta.codec, val.refine)
+        codec = "" if model.meta.codec == "msra" else f"codec {model.meta.codec}, "
+        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {refine}"

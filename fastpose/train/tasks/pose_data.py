@@ -65,6 +65,8 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
         "keypoints": keypoints,
         "input_size": (config.data.input_size[0], config.data.input_size[1]),
         "channel_order": None if config.model.channel_order == "auto" else config.model.channel_order,
+        "codec": None if config.data.codec == "auto" else config.data.codec,
+        "split_ratio": None if config.data.split_ratio == "auto" else config.data.split_ratio,
     }
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
@@ -85,7 +87,7 @@ def pose_model(network: Network) -> PoseModel:
 
 
 def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
-    """Weights that say on which keypoints they were trained are not scored on others."""
+    """Weights that say on which keypoints and with which codec they were trained are not scored otherwise."""
     saved = read_meta(trained)
     if not isinstance(saved, ModelMeta):  # loading says what is wrong with one for another task
         return
@@ -94,6 +96,11 @@ def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
             f"{trained}: trained on the keypoints {', '.join(saved.keypoints.names)}, not on the data's: "
             f"{', '.join(options['keypoints'].names)}"
         )
+    if options["codec"] not in (None, saved.codec):
+        raise CheckpointError(
+            f"{trained}: trained with codec {saved.codec}, not data.codec={options['codec']}, which would "
+            "read its joints in wrong places; leave data.codec=auto"
+        )
     if saved.input_size != options["input_size"]:
         logger.warning(
             "%s was trained on crops of %s, not %s", trained, saved.input_size, options["input_size"]
@@ -101,19 +108,21 @@ def _check_meta(trained: str | Path, options: dict[str, Any]) -> None:
 
 
 def crop_dataset(
-    config: Config, table: PersonTable, channel_order: str, *, training: bool, parts: bool = False
+    config: Config, table: PersonTable, meta: ModelMeta, *, training: bool, parts: bool = False
 ) -> CropDataset:
-    """The crops of a table, augmented and seeded for training; `parts` of pictures, for a GPU to warp."""
+    """The crops of a table for the network of `meta`, augmented and seeded for training; `parts` of pictures,
+    for a GPU to warp."""
     return CropDataset(
         table,
         input_size=(config.data.input_size[0], config.data.input_size[1]),
-        channel_order="bgr" if channel_order == "bgr" else "rgb",
+        channel_order="bgr" if meta.channel_order == "bgr" else "rgb",
         augmentation=config.augment if training else None,
         seed=config.run.seed,
         on_bad=config.data.on_bad,
         joint_weights=config.data.joint_weights,
         cache_mb=config.data.cache_mb,
         crops=CropCache(config.data.crop_cache) if training and config.data.crop_cache else None,
+        codec=meta.codec,
         parts=parts,
     )
 

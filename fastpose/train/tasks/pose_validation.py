@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from fastpose.codecs import settled
 from fastpose.data.loader import make_loader
 from fastpose.data.persons import PersonTable
 from fastpose.data.sharding import RowsSampler
@@ -75,16 +76,17 @@ def _predict(
     if not rows:
         return no_predictions(table.keypoints.num_joints)
     chunk = chunk_size(val.batch_size, device)
-    dataset = crop_dataset(config, table, model.meta.channel_order, training=False)
+    dataset = crop_dataset(config, table, model.meta, training=False)
     sampler = RowsSampler(rows.start, rows.stop, val.batch_size // chunk * chunk)
     workers = auto_workers(config.data.workers, device, world.local_size)
     loader = make_loader(dataset, sampler, workers=workers)
+    refine, shift = settled(model.meta.codec, val.refine, val.shift_heatmap)
     options = ForwardOptions(
         device,
         table.keypoints.flip_index,
         flip_test=val.flip_test,
-        shift=val.shift_heatmap,
-        refine=val.refine,
+        shift=shift,
+        refine=refine,
         blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
         dtype=autocast_dtype(val.amp, device),
         mean=model.meta.mean,

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastpose.train.engine import capture
+from fastpose.nn import capture
 
 aten = torch.ops.aten
+READ = {aten._local_scalar_dense.default, aten.item.default}
 COPIED = {aten.lift_fresh.default}  # numbers of Python that travel to the device
 RUNNING_STATISTICS = {aten.native_batch_norm.default, aten._native_batch_norm_legit.default}
 
@@ -35,7 +36,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default or func in COPIED:
+        if func in READ | COPIED:
             raise RuntimeError("operation not permitted when stream is capturing")
         for tensor in written(func, args, kwargs):
             storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""torch.compile as the training step uses it."""
+"""torch.compile one shape of input at a time."""
 
 from __future__ import annotations
 

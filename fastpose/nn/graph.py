@@ -1,4 +1,4 @@
-"""A whole training step as one CUDA graph for each shape of batch."""
+"""A whole step, of training or of prediction, as one CUDA graph for each shape of batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from fastpose.nn import capture
+from fastpose.nn.staging import Staging
 from fastpose.nn.streams import rehearsal
-from fastpose.train.engine import capture
-from fastpose.train.engine.staging import Staging
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class StepGraph:
         why_not: what forbids a capture, empty for nothing.
         quiet: leaves out the line of log, for a caller that chose this.
         warmup: steps of a shape before its capture.
+        what: how messages call it.
+        max_shapes: of batches, MAX_SHAPES if None; any more run ungraphed.
     """
 
     def __init__(
@@ -57,8 +59,11 @@ class StepGraph:
         why_not: str = "",
         quiet: bool = False,
         warmup: int = WARMUP,
+        what: str = "the training step",
+        max_shapes: int | None = None,
     ) -> None:
         self.body, self.device, self.warmup = body, device, warmup
+        self.what, self.max_shapes = what, max_shapes
         self._staged = capture.can_capture(device)
         self.reason = why_not or ("" if self._staged else f"the device is {device}")
         self._shapes: dict[Any, _Shape] = {}
@@ -66,7 +71,7 @@ class StepGraph:
         self._steps = self._replays = self._resets = 0
         if self.reason and not quiet:
             level = logging.DEBUG if device.type == "cpu" else logging.INFO  # nobody expects one on a CPU
-            logger.log(level, "the training step runs without a CUDA graph: %s", self.reason)
+            logger.log(level, "%s runs without a CUDA graph: %s", self.what, self.reason)
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
         """batch: names -> tensors on any device; copied asynchronously from pinned host memory."""
@@ -108,12 +113,12 @@ class StepGraph:
         self._steps = self._replays = 0
         if self._resets >= MAX_RESETS and not self.reason:
             self.reason = f"it would be captured anew every few steps ({why})"
-            logger.warning("the training step runs without a CUDA graph: %s", self.reason)
+            logger.warning("%s runs without a CUDA graph: %s", self.what, self.reason)
 
     def _shape(self, batch: Mapping[str, Tensor]) -> _Shape | None:
         key = tuple((name, x.shape, x.dtype, x.stride(), x.is_cuda) for name, x in batch.items())
         if key not in self._shapes:
-            if len(self._shapes) >= MAX_SHAPES:
+            if len(self._shapes) >= (self.max_shapes or MAX_SHAPES):
                 return None
             self._shapes[key] = _Shape(Staging(batch, self.device))
         return self._shapes[key]
@@ -133,7 +138,7 @@ class StepGraph:
         except Exception as error:  # what cannot be captured can still be run, and then says what is wrong
             cause = error.__context__ or error  # what broke the capture, not the end of it
             self.reason = f"its capture failed: {type(cause).__name__}: {' '.join(str(cause).split())}"
-            logger.warning("the training step runs without a CUDA graph: %s", self.reason)
+            logger.warning("%s runs without a CUDA graph: %s", self.what, self.reason)
 
 
 class _Shape:

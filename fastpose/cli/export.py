@@ -1,0 +1,122 @@
+"""`fastpose export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fastpose.cli._common import blur_kernel, new_verb
+
+EPILOG = """\
+examples:
+  fastpose export runs/train/demo                             best.onnx beside the weights
+  fastpose export best.safetensors --out pose.onnx --flip-test --decode image
+  fastpose export best.safetensors --out pose.pt2             for torch.export.load
+  fastpose export best.safetensors --out pose.pt2 --format compiled
+  fastpose export pose_hrnet_w32_384x288.pth --config coco/hrnet_w32_384x288 --out pose.onnx
+
+The file is compared with the network on random crops and rendered figures before it is kept. It takes crops
+(B, H, W, 3) uint8, B free, and `fastpose predict` takes it in the place of weights. docs/export.md says what
+each form takes and gives.
+"""
+
+
+def add_parser(verbs: Any) -> None:
+    parser = new_verb(verbs, "export", "write a network as ONNX or for torch.export, checked", EPILOG)
+    parser.add_argument("weights", type=Path, help="a run folder, .safetensors, or a .pth with --config")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=".onnx or .pt2 (default: WEIGHTS.onnx)")
+    parser.add_argument("--config", help="configuration of the training, for weights that do not say theirs")
+    parser.add_argument(
+        "--format", choices=("onnx", "program", "compiled"),
+        help="compiled: a .pt2 of AOTInductor for this CPU (default: as FILE ends, onnx or program)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input", choices=("crops", "images"), default="crops",
+        help="uint8 crops, normalised inside (default), or float images, normalised before",
+    )  # fmt: skip
+    parser.add_argument("--input-size", type=_size, metavar="WxH", help="pixels (default: the network's own)")
+    parser.add_argument("--flip-test", action="store_true", help="average in the mirrored picture, inside")
+    parser.add_argument("--no-shift", action="store_true", help="of the flip test: do not move its maps")
+    parser.add_argument(
+        "--decode", choices=("none", "crop", "image"), default="none",
+        help="keypoints in pixels of the crop, or of the image, from inside (default: none, heatmaps)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refine", choices=("auto", "none", "quarter", "quarter_each", "dark", "dark_udp"), default="auto",
+        help="how a peak becomes a point (default: what the codec of the weights is published with)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--blur-kernel", type=blur_kernel, default=11, help="odd, of dark and dark_udp (default: %(default)s)"
+    )
+    parser.set_defaults(run=run)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 192x256, got {text!r}")
+    return int(width), int(height)
+
+
+def run(args: argparse.Namespace) -> None:
+    from fastpose.infer.export.run import export_model
+    from fastpose.infer.network_in import weights_file
+
+    weights = weights_file(args.weights)
+    model = _network(weights, args)
+    out = args.out or weights.with_suffix(".onnx")
+    print(f"{weights}: {model.meta.model} with {model.meta.counted}")
+    exported = export_model(
+        model,
+        out,
+        args.format,
+        takes=args.input,
+        flip_test=args.flip_test,
+        shift=False if args.no_shift else "auto",
+        decode=None if args.decode == "none" else args.decode,
+        refine=args.refine,
+        blur_kernel=args.blur_kernel,
+    )
+    spec = exported.spec
+    width, height = spec.meta.input_size
+    order = f", {spec.meta.channel_order}" if spec.takes == "crops" else ""
+    print(f"takes {', '.join(spec.inputs)} ({width}x{height}{order}), gives {', '.join(spec.outputs)}")
+    print(f"{exported.engine} against the network: {exported.agreement}")
+    print(f"wrote {exported.path}, {exported.path.stat().st_size / 1e6:.1f} MB")
+
+
+def _network(weights: Path, args: argparse.Namespace) -> Any:
+    from fastpose.errors import CheckpointError
+    from fastpose.models import load_model
+    from fastpose.models.weights import create_fitting
+
+    if args.config:
+        name, options = _options(args.config)
+        model = create_fitting(name, weights, **options)
+    elif weights.suffix == ".safetensors":
+        model = load_model(weights)
+    else:
+        raise CheckpointError(
+            f"{weights}: does not say which network it is for, nor its input size; name the configuration of "
+            "its training, as in --config coco/hrnet_w32_256x192"
+        )
+    model.meta = model.meta.with_options({"input_size": args.input_size})
+    return model.eval()
+
+
+def _options(config_name: str) -> tuple[str, dict[str, Any]]:
+    """A network's name in a configuration, and what that says of it."""
+    from fastpose.models.registry import task_of
+    from fastpose.train.config_io import load_config
+
+    config = load_config(config_name, ["data.root=."])
+    width, height = config.data.input_size
+    order, corners = config.model.channel_order, config.model.align_corners
+    options: dict[str, Any] = {
+        "input_size": (width, height),
+        "channel_order": None if order == "auto" else order,
+    }
+    if task_of(config.model.name) == "segmentation":
+        options["align_corners"] = None if corners == "auto" else corners
+    return config.model.name, options

@@ -1,0 +1,185 @@
+"""Exported graphs: what they compute, for any batch, and what they say of themselves."""
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from export_stubs import SIZE, Bins, Classes, Given, Heatmaps, Queries, boxes, crops
+
+from fastpose.infer.engines import open_graph
+from fastpose.infer.export import run
+from fastpose.infer.export.check import compare
+from fastpose.infer.export.run import export_model
+from fastpose.infer.export.spec import KEY, spec_from_json, spec_of
+from fastpose.infer.forward import ForwardOptions, forward_crops
+from fastpose.nn.normalize import normalize_crops
+from fastpose.ops import decode_heatmaps
+from fastpose.reference.decode import flip_average
+
+
+def session(path, *inputs):
+    """Outputs of ONNX Runtime alone, by name."""
+    run = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [node.name for node in run.get_inputs()]
+    fed = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    return {
+        node.name: torch.from_numpy(x) for node, x in zip(run.get_outputs(), run.run(None, fed), strict=True)
+    }
+
+
+def expected(model, count, spec):
+    """What `fastpose predict` would find."""
+    options = ForwardOptions(
+        torch.device("cpu"), spec.flip_index, spec.flip_test, spec.shift, spec.refine, spec.blur_kernel,
+        mean=spec.meta.mean, std=spec.meta.std,
+    )  # fmt: skip
+    return forward_crops(model, crops(count), *boxes(count), options)
+
+
+DECODED = {
+    "flip, quarter": (Heatmaps, {"flip_test": True}),
+    "images, flip without shift, dark": (
+        Heatmaps,
+        {"takes": "images", "flip_test": True, "shift": False, "refine": "dark"},
+    ),
+    "udp": (lambda: Heatmaps("udp"), {"flip_test": True}),
+    "simcc": (Bins, {"flip_test": True}),
+}
+
+
+@pytest.mark.parametrize("case", DECODED)
+def test_keypoints_in_the_image_are_those_of_prediction(case, tmp_path):
+    make, options = DECODED[case]
+    model = make()
+    exported = export_model(model, tmp_path / "a.onnx", decode="image", **options)
+    assert exported.agreement.joints > 40
+    assert exported.agreement.moved == 0
+    for count in (1, 5):
+        pictures = crops(count)
+        if exported.spec.takes == "images":
+            pictures = normalize_crops(pictures, model.meta.mean, model.meta.std).contiguous()
+        found = session(exported.path, pictures, *boxes(count))
+        keypoints, score, valid = expected(model, count, exported.spec)
+        assert list(found) == ["keypoints", "score", "valid"]
+        torch.testing.assert_close(found["score"], score, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found["valid"], valid)
+        near = (found["keypoints"] - keypoints).norm(dim=-1) < 0.01
+        assert near.float().mean() > 0.95, "all but those on which rounding decides"
+
+
+@pytest.mark.parametrize(
+    ("codec", "strides"), [("msra", (4, 4)), ("udp", (47 / 11, 63 / 15))], ids=["msra", "udp"]
+)
+def test_keypoints_in_the_crop_are_cells_times_their_stride(codec, strides, tmp_path):
+    model = Heatmaps(codec)
+    graph = open_graph(export_model(model, tmp_path / "a.pt2", decode="crop", refine="none").path)
+    with torch.no_grad():
+        maps = model(normalize_crops(crops(4), model.meta.mean, model.meta.std))[:, 1]
+    cell = maps.flatten(2).argmax(-1)
+    wanted = torch.stack((cell % 12, cell // 12), -1) * torch.tensor(strides)
+    near = (graph(crops(4))["keypoints"] - wanted).norm(dim=-1) < 1e-3
+    assert near.float().mean() > 0.95, "all but those on which rounding decides"
+
+
+def test_heatmaps_are_the_last_ones_averaged(tmp_path):
+    model = Heatmaps()
+    graph = open_graph(export_model(model, tmp_path / "a.pt2", flip_test=True).path)
+    images = normalize_crops(crops(3), model.meta.mean, model.meta.std)
+    with torch.no_grad():
+        straight, mirrored = model(images)[:, 1], model(images.flip(3))[:, 1]
+    order = torch.tensor(model.meta.keypoints.flip_index)
+    found = graph(crops(3))
+    assert list(found) == ["heatmaps"]
+    torch.testing.assert_close(
+        found["heatmaps"], flip_average(straight, mirrored, order), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [(Queries, ["pred_logits", "pred_coords"]), (Bins, ["x", "y"]), (Classes, ["logits"])],
+    ids=["queries", "bins", "classes"],
+)
+def test_other_outputs_have_their_own_names(make, names, tmp_path):
+    model = make()
+    graph = open_graph(export_model(model, tmp_path / "a.pt2", takes="images").path)
+    images = torch.randn(3, 3, SIZE[1], SIZE[0])
+    with torch.no_grad():
+        wanted = model(images)
+    wanted = [wanted[name] for name in names] if isinstance(wanted, dict) else wanted
+    wanted = wanted if isinstance(wanted, list | tuple) else [wanted]
+    found = graph(images)
+    assert list(found) == names
+    for name, want in zip(names, wanted, strict=True):
+        torch.testing.assert_close(found[name], want, rtol=1e-4, atol=1e-5)
+
+
+def awkward_maps():
+    """Ties, borders, slopes of 0, no positive value, NaN and infinities, (8, 3, 9, 7)."""
+    draw = torch.Generator().manual_seed(2)
+    maps = torch.randint(0, 4, (8, 3, 9, 7), generator=draw).float()
+    maps[1, 0] = 0
+    maps[1, 1] = -1 - torch.rand(9, 7, generator=draw)
+    maps[2, 0] = torch.nan
+    maps[2, 1, 4, 3] = torch.inf
+    maps[2, 2] = -torch.inf
+    maps[3, 0, 3:6, 2:5] = torch.tensor([[0, torch.nan, 1], [5, 9, 6], [3, torch.inf, 2]])
+    maps[3, 1, 0, 0] = maps[3, 2, 8, 6] = 7
+    maps[4:6, :, 4, 3] = 8
+    maps[6, :, 1, 4] = maps[7, :, 5, 1] = 8
+    return maps
+
+
+def test_decoding_inside_is_the_operation_bit_by_bit(tmp_path, monkeypatch):
+    # The network's own check feeds pictures; here the maps are given.
+    monkeypatch.setattr(run, "compare", lambda model, graph: None)
+    maps = awkward_maps()
+    path = export_model(Given(7, 9), tmp_path / "a.onnx", takes="images", decode="image").path
+    center, scale = boxes(8)
+    found = session(path, maps, center, scale)
+    wanted = decode_heatmaps(maps, center, scale)
+    assert torch.equal(found["valid"], wanted.valid)
+    assert torch.equal(found["score"], wanted.score)
+    assert torch.equal(found["keypoints"], wanted.keypoints)
+    assert not wanted.valid.all()
+
+
+def test_an_onnx_file_is_standard_and_says_what_it_is(tmp_path):
+    model = Heatmaps()
+    exported = export_model(model, tmp_path / "a.onnx", decode="image", flip_test=True)
+    proto = onnx.load(exported.path)
+    onnx.checker.check_model(proto, full_check=True)
+    assert {node.domain for node in proto.graph.node} == {""}
+    assert not proto.functions
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 18)]
+    free = [
+        value.type.tensor_type.shape.dim[0].dim_param for value in (*proto.graph.input, *proto.graph.output)
+    ]
+    assert free == ["batch"] * 6
+    assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
+    record = {entry.key: entry.value for entry in proto.metadata_props}[KEY]
+    spec = spec_from_json(record, "a.onnx")
+    assert spec == spec_of(model, decode="image", flip_test=True)
+    assert spec.meta == model.meta
+
+
+def test_a_program_of_torch_is_read_back_with_its_record(tmp_path):
+    model = Heatmaps()
+    exported = export_model(model, tmp_path / "a.pt2", decode="crop", flip_test=True)
+    graph = open_graph(exported.path)
+    assert graph.engine == exported.engine == "torch.export"
+    assert graph.spec == exported.spec == spec_of(model, decode="crop", flip_test=True)
+    assert graph(crops(1))["keypoints"].shape == (1, 17, 2)
+    assert compare(model, graph) == exported.agreement
+
+
+@pytest.mark.slow  # a C++ compiler at work
+def test_a_compiled_package_computes_the_same(tmp_path):
+    model = Heatmaps()
+    exported = export_model(model, tmp_path / "a.pt2", "compiled", decode="crop")
+    graph = open_graph(exported.path)
+    assert graph.engine == "AOTInductor"
+    assert graph.spec == exported.spec
+    for count in (1, 5):
+        assert graph(crops(count))["keypoints"].shape == (count, 17, 2)
+    assert compare(model, graph).moved == 0
