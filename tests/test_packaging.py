@@ -89,7 +89,8 @@ def test_wheel_contents(built: Path) -> None:
     }
     expected = {"fastpose/py.typed", "fastpose/_C.pyi", "fastpose/__init__.py"}
     expected |= {f"fastpose/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
-    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastpose").rglob("*.yaml")}
+    for ending in ("yaml", "js", "css", "html"):
+        expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastpose").rglob(f"*.{ending}")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastpose").rglob("*.py")}
     assert expected <= files
     assert [name for name in files if name.startswith("fastpose/_C.") and name.endswith((".so", ".pyd"))]
@@ -153,7 +154,7 @@ def test_sdist_contents(tmp_path: Path) -> None:
         names = {name.partition("/")[2] for name in file.getnames()}
     folders = "csrc", "kernels", "fastpose"
     sources = {path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
-    kept = {".h", ".cpp", ".cu", ".py", ".pyi", ".yaml", ".typed"}
+    kept = {".h", ".cpp", ".cu", ".py", ".pyi", ".yaml", ".typed", ".js", ".css", ".html"}
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in sources

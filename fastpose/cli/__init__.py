@@ -20,6 +20,7 @@ a first tour:
   fastpose train coco/hrnet_w32_256x192 data.root=data/coco
   fastpose val runs/train/hrnet_w32_256x192
   fastpose predict runs/train/demo photo.jpg --boxes boxes.json --out out
+  fastpose app runs/train/demo                      a page in the browser to try it on
   fastpose VERB --help                              what each verb takes, with examples
 
 Errors end with exit code 2 and one line that names the file or setting and the remedy.

@@ -1,0 +1,1 @@
+"""The page of `fastpose app`, on Gradio (extra `app`), which only `page` and `serve` import."""
