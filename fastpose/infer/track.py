@@ -124,8 +124,8 @@ def _assign(rating: np.ndarray, least: float) -> np.ndarray:
 
 
 class _Tracks:
-    """T tracks as arrays: `id` (T,), `box` (T, 4) and `pose` (T, K, 2) when last seen, with joints then hidden
-    where they would be since seen; `velocity` (T, 2) pixels a frame, `drift` (T, 2) pixels coasted since,
+    """T tracks as arrays: `id` (T,), `box` (T, 4) and `pose` (T, K, 2) when last seen, with joints hidden
+    then where they would be; `velocity` (T, 2) pixels a frame, `drift` (T, 2) pixels coasted since,
     `age` (T,) frames since."""
 
     _FIELDS = ("id", "box", "pose", "velocity", "drift", "age")

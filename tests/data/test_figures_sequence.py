@@ -147,6 +147,11 @@ def test_people_hide_one_another():
     np.testing.assert_array_equal(prop.joints, film.joints)
 
 
+def test_nearer_people_are_larger_and_in_front(film):
+    for scene in film.scenes[::20]:
+        assert (np.diff(scene.view.scale) > 0).all()  # figures are painted far to near
+
+
 def test_motion_is_smooth_and_no_faster_than_people():
     rate = 200.0
     film = compose_sequence(5, 1000, 3, rate=rate, leave=False)

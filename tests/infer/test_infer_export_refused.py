@@ -55,9 +55,10 @@ def test_a_file_that_computes_something_else_is_not_written(model, options, tmp_
     assert path.read_bytes() == b"the file before"
 
 
-def test_moved_joints_are_seen(tmp_path, monkeypatch):
+def test_moved_joints_are_seen(tmp_path):
     """The same scores in other places."""
-    exported = export_model(Heatmaps(), tmp_path / "a.pt2", decode="crop", refine="none")
+    model = Heatmaps()
+    exported = export_model(model, tmp_path / "a.pt2", decode="crop", refine="none")
     graph = open_graph(exported.path)
 
     def elsewhere(inputs):
@@ -65,7 +66,7 @@ def test_moved_joints_are_seen(tmp_path, monkeypatch):
         return keypoints + 4, score, valid
 
     with pytest.raises(ExportError, match=r"[1-9]\d* of \d+ joints moved"):
-        compare(Heatmaps(), dataclasses.replace(graph, run=elsewhere))
+        compare(model, dataclasses.replace(graph, run=elsewhere))
 
 
 def test_a_failed_check_of_onnx_leaves_nothing(tmp_path, monkeypatch):

@@ -1,26 +1,19 @@
 """Videos, PNGs and lines of JSON: whole when they are there, and errors that say why they are not."""
 
-import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pytest
+from video_out_cases import limited, result
 
 from fastpose.errors import ConfigError, DataError, OutputError
 from fastpose.infer import video_out
-from fastpose.infer.result import Boxes, Keypoints, Result
-from fastpose.infer.video_out import JsonLines, PngWriter, VideoWriter, annotate, id_color, open_writer
-from fastpose.keypoints import COCO_17
-
-TESTS = Path(__file__).resolve().parent
+from fastpose.infer.result import Boxes
+from fastpose.infer.video_out import PngWriter, VideoWriter, annotate, id_color, open_writer
 
 
 def picture(number, size=(64, 48)):
@@ -40,27 +33,6 @@ def read(path):
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return frames, rate
-
-
-def result(ids=(7, 12), frame=3, **more):
-    count = len(ids)
-    boxes = Boxes(
-        np.array([[20.0, 30, 60, 120], [150, 40, 60, 120]])[:count], np.full(count, 0.5), (200, 300)
-    )
-    xy = np.random.default_rng(0).uniform(40, 150, (count, 17, 2))
-    valid = np.ones((count, 17), bool)
-    valid[:, 4] = False
-    return Result(
-        name="film",
-        orig_shape=(200, 300),
-        boxes=Boxes(boxes.xywh, boxes.conf, boxes.orig_shape, np.array(ids)),
-        keypoints=Keypoints(xy, np.full((count, 17), 0.8), valid, (200, 300)),
-        keypoint_set=COCO_17,
-        frame=frame,
-        time=frame / 25,
-        pixels=np.full((200, 300, 3), 40, np.uint8),
-        **more,
-    )
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".MP4"])
@@ -162,24 +134,6 @@ def test_a_full_disk_is_told_at_the_frame_that_no_longer_fits(tmp_path, monkeypa
     assert len(read(tmp_path / "out.mp4")[0]) == 1
 
 
-def limited(code, path, limit):
-    """Runs code in a process whose files may not grow beyond `limit` bytes, as on a full disk."""
-    program = (
-        "import resource, signal, sys\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "from fastpose.errors import OutputError\n"
-        "from test_infer_video_out import *\n"
-        f"path = Path({str(path)!r})\n"
-        f"try:\n{code}\nexcept OutputError as error:\n    print('OutputError:', error)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parents[1])])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
-    )
-    return done.stdout
-
-
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 def test_frames_that_were_lost_on_the_way_to_the_disk_are_an_error(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
@@ -192,64 +146,6 @@ def test_frames_that_were_lost_on_the_way_to_the_disk_are_an_error(tmp_path, suf
     assert "OutputError" in said
     assert "of 40 frames" in said
     assert not os.listdir(tmp_path)
-
-
-def test_lines_can_be_read_while_they_are_written(tmp_path):
-    path = tmp_path / "new/frames.jsonl"
-    with JsonLines(path) as lines:
-        for frame in range(3):
-            lines.write(result(frame=frame))
-            rows = [json.loads(line) for line in path.read_text().splitlines()]
-            assert [row["frame"] for row in rows] == list(range(frame + 1))
-    assert rows[1]["time"] == 1 / 25
-    person = rows[1]["people"][1]
-    assert person["id"] == 12
-    assert person["box"] == [150, 40, 60, 120]
-    assert person["keypoints"]["nose"]["score"] == 0.8
-    assert person["keypoints"]["right_ear"] is None
-    with JsonLines(path) as lines:
-        lines.write(result(ids=()))
-    assert [json.loads(line)["people"] for line in path.read_text().splitlines()] == [[]]
-
-
-def test_a_kill_leaves_whole_lines(tmp_path):
-    path = tmp_path / "frames.jsonl"
-    code = (
-        "from test_infer_video_out import *\n"
-        f"lines = JsonLines({str(path)!r})\n"
-        "print('ready', flush=True)\n"
-        "frame = 0\n"
-        "while True:\n"
-        "    lines.write(result(frame=frame))\n"
-        "    frame += 1\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parents[1])])}
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment)
-    process.stdout.readline()
-    while not path.stat().st_size > 50_000:
-        assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    text = path.read_text()
-    assert text.endswith("\n")
-    assert [json.loads(line)["frame"] for line in text.splitlines()] == list(range(text.count("\n")))
-
-
-def test_a_full_disk_leaves_whole_lines(tmp_path):
-    path = tmp_path / "frames.jsonl"
-    code = (
-        "    lines = JsonLines(path)\n    for frame in range(100):\n        lines.write(result(frame=frame))"
-    )
-    assert "frames.jsonl: cannot be written" in limited(code, path, 20_000)
-    text = path.read_text()
-    assert text.endswith("\n")
-    assert 3 < text.count("\n") < 20
-    assert [json.loads(line)["frame"] for line in text.splitlines()] == list(range(text.count("\n")))
-
-
-def test_lines_need_a_file_that_can_be_written(tmp_path):
-    with pytest.raises(OutputError, match="cannot be written"):
-        JsonLines(tmp_path)
 
 
 def test_tracked_people_carry_their_number_in_their_colour():

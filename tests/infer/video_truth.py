@@ -118,7 +118,7 @@ class Quality(NamedTuple):
 def smoothed(
     method: Method, *, noise: float = 0.02, still: bool = False, rate: float = 25.0, seeds: range
 ) -> Quality:
-    """What a method makes of ten seconds of three people with noise on their joints, a share of their size."""
+    """What a method makes of ten seconds of three people with noise on their joints, shares of their size."""
     first = round(rate)  # frames until every method is under way
     jitter, error, lags = [], [], np.zeros(4 * FINE)
     for seed in seeds:
