@@ -41,7 +41,7 @@ def test_wrong_kernels(kernel, error):
 
 @pytest.mark.parametrize("refine", [True, False, "darkk", None])
 def test_wrong_refinement(refine):
-    with pytest.raises(ValueError, match="refine: expected one of none, quarter, dark, .*, got"):
+    with pytest.raises(ValueError, match=r"refine: expected one of none, quarter, dark, .*, got"):
         decode_heatmaps(torch.zeros(1, 1, 8, 8), refine=refine)
 
 
