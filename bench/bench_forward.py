@@ -138,8 +138,13 @@ def cuda_case(model: str, size: str, batch: int, kind: str = "") -> Case:
 def cpu_case(model: str, size: tuple[int, int], batch: int) -> Case:
     """What `fastpose predict` with amp=auto runs on this CPU, against plain PyTorch and other engines."""
     small = model == "hrnet_w18_small"
-    own = {"fastpose": Way(backend="auto", precision="autocast" if cpu_has_bf16() else "float32")}
-    plain = {"eager fp32": OFFICIAL}
+    precision = "autocast" if cpu_has_bf16() else "float32"
+    own = {"fastpose": Way(backend="auto", precision=precision, folded=True)}
+    plain = {
+        "folded fp32": Way(precision="float32", folded=True),
+        "not folded": Way(precision=precision),
+        "eager fp32": OFFICIAL,
+    }
     if batch == 1:
         plain["channels_last fp32"] = Way(precision="float32")
     if small:

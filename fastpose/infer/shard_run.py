@@ -76,6 +76,7 @@ class ShardRun:
         """
         path = self._results(shard)
         self._sweep(path)  # after a process that was killed
+        self._sweep(self._record(shard))
         try:
             counts = self._write(path, predictor.run_items(shard.items(upright=predictor.upright)))
         except DataError:

@@ -208,10 +208,19 @@ def test_crops_of_a_crowd_are_cut_as_they_are_asked_for():
 
 def test_nobody_in_sight_does_not_hold_the_results_back():
     """A batch in flight is collected once enough pictures without people wait behind it."""
-    endless = (Item(i, "", lambda: np.zeros(0), ahead=True) for i in itertools.count())
+    asked = 0
+
+    def source():
+        nonlocal asked
+        for item in items(400):
+            asked += 1
+            yield item
+
     first = stages(find=lambda item, image: people(int(item.index == 0)), in_flight=1)
-    run = run_pictures(endless, first)
-    assert list(itertools.islice(run, 50)) == [(0, [(0, 0)]), *((i, []) for i in range(1, 50))]
+    run = run_pictures(source(), first)
+    assert next(run) == (0, [(0, 0)])
+    assert asked <= 2 * 4 + AHEAD * WORKERS + 1
+    assert list(itertools.islice(run, 50)) == [(i, []) for i in range(1, 51)]
     run.close()
     assert not our_threads()
 

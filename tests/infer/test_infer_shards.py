@@ -303,6 +303,8 @@ def test_killed_and_started_again(source, tmp_path, monkeypatch, moment, format)
     assert run.summarize() is None
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("0000[01]*")}
     assert len(before) == 2
+    for left in out.rglob(".*.tmp"):  # of a process with another number
+        left.rename(left.with_name(left.name.replace(f".{os.getpid()}.", ".1.")))
 
     again = ShardRun(shards, out, {}, format=format)
     done = [record["shard"] for rank in (1, 0) for record in again.run(predictor(), rank, 2)]
@@ -337,6 +339,14 @@ def die_in_third_shard(patched, moment: str, third: Shard) -> None:
         plainly(source, target)
 
     patched.setattr("fastpose.files.os.replace", rename)
+
+
+@pytest.mark.parametrize("source", ["tar"], indirect=True)
+def test_process_that_begins_when_others_are_done_misses_nothing(source, tmp_path):
+    shards = find_shards(source)
+    run = ShardRun(shards, tmp_path / "out", {}, format="coco")
+    done = [record["shard"] for rank in range(3) for record in run.run(predictor(), rank, 3)]
+    assert sorted(done) == [shard.name for shard in shards]
 
 
 @pytest.mark.parametrize("source", ["tar"], indirect=True)
