@@ -94,7 +94,7 @@ FAMILIES = {
         toy_fullres,
         "samples/figures_fullres",
         ["data.figures.train_count=200", "train.epochs=2", "train.batch_size=4", "train.lr=5e-3"],
-        ["train.epochs=90", "train.lr=5e-3"],
+        ["data.input_size=[64, 64]", "train.epochs=70", "train.lr=5e-3"],
     ),
     "prtr": Family(
         toy_prtr,
