@@ -146,13 +146,15 @@ def _trainer(shipped: str, toy: Callable[..., Any], folder: Path, settings: list
 def few_photographs(folder: Path, count: int, everyone: bool) -> dict[str, Path]:
     """Annotations of the persons with most keypoints, one a picture, and the folder of their pictures.
 
-    everyone: also those of the other persons in these pictures.
+    everyone: also those of the other persons in these pictures, which then all are 640 pixels long.
     """
     annotations, images = coco_layout(shared_path("data", "coco_mini"), "train2017")
     data = json.loads(annotations.read_text())
+    fitting = {row["id"] for row in data["images"] if not everyone or max(row["width"], row["height"]) == 640}
     best: dict[int, dict[str, Any]] = {}
     for row in sorted(data["annotations"], key=lambda row: (-row["num_keypoints"], -row["area"])):
-        best.setdefault(row["image_id"], row)
+        if row["image_id"] in fitting:
+            best.setdefault(row["image_id"], row)
     chosen = list(best.values())[:count]
     kept = {row["image_id"] for row in chosen}
     everybody = [row for row in data["annotations"] if row["image_id"] in kept]
