@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     model, config, task, table = _from_name(args) if named else _from_config(args)
     _print_names(args.weights, model, compare_names(model, args.weights))
     device = pick_device(config.run.device if config else "auto")
-    _print_differences(compare_forward(model, device), device)
+    _print_differences(compare_forward(model, device), device, model.meta.task)
     if args.data:
         _print_scores(task, table, model, args.weights, device)
 
@@ -93,12 +93,13 @@ def _triple(values: tuple[float, ...]) -> str:
     return f"[{', '.join(f'{value:g}' for value in values)}]"
 
 
-def _print_differences(differences: list[Any], device: Any) -> None:
+def _print_differences(differences: list[Any], device: Any, task: str) -> None:
+    moved = "classes moved" if task == "segmentation" else "peaks moved"
     print(f"\ndifference from float64 in plain PyTorch, on {device}:")
-    print(f"  {'':40} {'relative':>9} {'largest':>9} {'peaks moved':>12}")
+    print(f"  {'':40} {'relative':>9} {'largest':>9} {moved:>13}")
     for row in differences:
         moved = "" if row.moved is None else f"{row.moved:.2%}"
-        print(f"  {row.way:40} {row.relative:9.1e} {row.largest:9.1e} {moved:>12}")
+        print(f"  {row.way:40} {row.relative:9.1e} {row.largest:9.1e} {moved:>13}")
 
 
 def _print_scores(task: Any, table: Any, model: Any, weights: Path, device: Any) -> None:

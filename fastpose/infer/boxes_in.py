@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from fastpose.errors import DataError
 from fastpose.infer.items import Item, Source
 from fastpose.infer.results import FileBoxes, read_boxes
+
+logger = logging.getLogger(__name__)
 
 LARGEST = 1e5
 """Pixels; a crop of a larger box would show the picture as a dot."""
@@ -88,9 +91,15 @@ def with_boxes(source: Source, boxes: Any, box_score: Any) -> Iterator[Item]:
     own = _boxes_of(boxes, box_score, source)  # at once: it raises what is wrong with the arguments
 
     def items() -> Iterator[Item]:
+        seen = set()
         for item in source.items:
             item.boxes = own(item)
+            if item.path is not None:
+                seen.add(item.path.absolute())
             yield item
+        unused = _unused(boxes, seen) if isinstance(boxes, Mapping) else []
+        if unused:
+            logger.warning("boxes of %d pictures were not used, such as %s", len(unused), unused[0])
 
     return items()
 
@@ -103,9 +112,9 @@ def _boxes_of(boxes: Any, box_score: Any, source: Source) -> BoxesOf:
     if isinstance(boxes, (str, Path, Mapping)) and box_score is not None:
         raise DataError("box_score: the scores of these boxes go with them")
     if isinstance(boxes, (str, Path)):
-        return _from_mapping(_of_json(Path(boxes), source))
+        return _by_path(_of_json(Path(boxes), source))
     if isinstance(boxes, Mapping):
-        return _from_mapping(boxes)
+        return _from_mapping(boxes, source)
     if source.single:
         return lambda item: (boxes, box_score)
     return _one_by_one(boxes, box_score)
@@ -123,15 +132,30 @@ def _of_json(path: Path, source: Source) -> dict[Path, FileBoxes]:
     return read_boxes(path, files)
 
 
-def _from_mapping(table: Mapping[Any, Any]) -> BoxesOf:
-    paths = {Path(key): value for key, value in table.items() if isinstance(key, (str, Path))}
-    if len(paths) < len(table):
+def _from_mapping(table: Mapping[Any, Any], source: Source) -> BoxesOf:
+    if not all(isinstance(key, (str, Path)) for key in table):
         raise DataError("boxes: a mapping leads from paths to boxes (N, 4)")
+    if source.single:
+        items = list(source.items)
+        source.items = iter(items)
+        unused = _unused(table, {item.path.absolute() for item in items if item.path is not None})
+        if unused:
+            raise DataError(f"boxes: {unused[0]} is not the source; give the boxes under its path")
+    return _by_path(table)
+
+
+def _unused(table: Mapping[Any, Any], seen: set[Path]) -> list[str]:
+    """Paths of `table` that are none of `seen`."""
+    return [str(key) for key in table if Path(key).absolute() not in seen]
+
+
+def _by_path(table: Mapping[Any, Any]) -> BoxesOf:
+    paths = {Path(key).absolute(): value for key, value in table.items()}
 
     def find(item: Item) -> FileBoxes | tuple[Any, Any] | None:
-        if item.path is None or item.path not in paths:
+        if item.path is None or item.path.absolute() not in paths:
             return None
-        found = paths[item.path]
+        found = paths[item.path.absolute()]
         return found if isinstance(found, FileBoxes) or found is None else (found, None)
 
     return find
@@ -141,6 +165,8 @@ def _one_by_one(boxes: Any, box_score: Any) -> BoxesOf:
     for name, values in (("boxes", boxes), ("box_score", box_score)):
         if values is not None and not isinstance(values, Iterable):
             raise DataError(f"{name}: expected one entry a picture, got {type(values).__name__}")
+    if isinstance(boxes, np.ndarray) and boxes.ndim < 3 and boxes.dtype != object:
+        raise DataError(f"boxes: shape {boxes.shape} is that of one picture; several need one (N, 4) each")
     rows: Iterator[Any] = iter(boxes)
     scores: Iterator[Any] | None = None if box_score is None else iter(box_score)
 

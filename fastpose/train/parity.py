@@ -15,7 +15,7 @@ from fastpose.backend import use_backend
 from fastpose.data.affine import get_affine_transform, warp_crop
 from fastpose.data.figures import read_figures
 from fastpose.device import autocast, autocast_dtype
-from fastpose.models import Network
+from fastpose.models import Network, SegmentationModel
 from fastpose.models.checkpoint_formats import read_checkpoint
 from fastpose.nn.normalize import normalize_crops
 from fastpose.train.tasks.conventions import OTHER_ORDER
@@ -94,7 +94,8 @@ def compare_forward(model: Network, device: torch.device) -> list[Difference]:
         name = str(dtype).removeprefix("torch.")
         ways[f"{name}, channels_last and kernels"] = _run(model, inputs[order], dtype)
     ways[f"float32, pixels fed as {OTHER_ORDER[order].upper()}"] = swapped
-    return [_difference(way, got, truth) for way, got in ways.items()]
+    classes = isinstance(model, SegmentationModel)
+    return [_difference(way, got, truth, classes) for way, got in ways.items()]
 
 
 @torch.inference_mode()
@@ -111,12 +112,12 @@ def _run(model: nn.Module, inputs: Tensor, dtype: torch.dtype | None = None) -> 
     return final.double().cpu()
 
 
-def _difference(way: str, got: Tensor, truth: Tensor) -> Difference:
+def _difference(way: str, got: Tensor, truth: Tensor, classes: bool) -> Difference:
     error = got - truth
     moved = None
     if truth.ndim == 4:
-        # Peaks are places of one map, classes are maps at one place.
-        flat = [maps.flatten(2) for maps in (got, truth)]
-        moved = float((flat[0].argmax(2) != flat[1].argmax(2)).double().mean())
+        # The class of a place is the highest of all maps there, a peak is the highest place of one map.
+        flat, across = [maps.flatten(2) for maps in (got, truth)], 1 if classes else 2
+        moved = float((flat[0].argmax(across) != flat[1].argmax(across)).double().mean())
     norm = float(torch.linalg.vector_norm(truth)) or 1.0
     return Difference(way, float(torch.linalg.vector_norm(error)) / norm, float(error.abs().max()), moved)

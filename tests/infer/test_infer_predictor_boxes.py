@@ -1,5 +1,8 @@
 """Boxes and coordinates of any kind: skipped with a reason or used, never a crash."""
 
+import logging
+
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from pose_stubs import TWO, ChannelPeaks
 
 from fastpose.data.affine import box_to_center_scale, get_affine_transform
-from fastpose.errors import FastposeError
+from fastpose.errors import DataError, FastposeError
 from fastpose.infer.boxes_in import usable_boxes
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.result import Boxes, Keypoints, Result
@@ -110,3 +113,24 @@ def test_any_value_for_boxes_is_used_or_refused(value):
     except FastposeError:
         return
     assert len(result) + len(result.skipped) <= 12
+
+
+def test_mapping_of_other_paths_is_not_taken_for_the_picture(tmp_path, caplog, monkeypatch):
+    pictures = [tmp_path / f"{name}.png" for name in ("a", "b")]
+    for path in pictures:
+        cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(DataError, match=r"other\.png is not the source"):
+        PREDICTOR(pictures[0], {str(tmp_path / "other.png"): [[1, 2, 30, 40]]})
+    monkeypatch.chdir(tmp_path)
+    (result,) = PREDICTOR("a.png", {str(pictures[0]): [[1, 2, 30, 40]]})
+    assert result.boxes.xywh.tolist() == [[1, 2, 30, 40]]
+    boxes = {str(path): [[0, 0, 30, 40]] for path in (*pictures, tmp_path / "gone.png")}
+    with caplog.at_level(logging.WARNING, logger="fastpose"):
+        assert len(PREDICTOR(pictures, boxes)) == 2
+    assert "boxes of 1 pictures were not used, such as" in caplog.text
+
+
+def test_boxes_of_one_picture_are_not_split_over_several():
+    images = [np.zeros((64, 64, 3), np.uint8)] * 2
+    with pytest.raises(DataError, match=r"shape \(2, 4\) is that of one picture"):
+        PREDICTOR(images, np.ones((2, 4)) * 20)

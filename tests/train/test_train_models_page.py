@@ -48,4 +48,4 @@ def test_published_networks_exist():
 def test_table_names_the_configurations_of_a_single_network():
     line = models_table(["hrnet_w48"]).splitlines()[1]
     assert line.split()[:2] == ["hrnet_w48", "192x256"]
-    assert line.endswith("coco/hrnet_w48_256x192 coco/hrnet_w48_384x288 mpii/hrnet_w48_256x256")
+    assert {"coco/hrnet_w48_256x192", "coco/hrnet_w48_384x288", "mpii/hrnet_w48_256x256"} <= set(line.split())

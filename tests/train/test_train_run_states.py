@@ -180,7 +180,7 @@ def begun(tmp_path):
 
 def test_a_crop_cache_may_move(tmp_path, begun, caplog):
     shutil.move(tmp_path / "here", tmp_path / "there")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="fastpose"):
         assert resumed(begun, f"data.crop_cache={tmp_path / 'there'}").epoch == 1
     assert "data.crop_cache was" in caplog.text
     again = make_cache(tmp_path / "prepared again", unreadable="gone from elsewhere")
