@@ -70,13 +70,13 @@ FAMILIES = {
         toy_hrnet,
         "samples/figures",
         [*CROPS, "data.figures.train_count=300", "train.epochs=4"],
-        [*CROPS, "train.epochs=50"],
+        [*CROPS, "train.epochs=60"],
     ),
     "pose_resnet": Family(
         toy_pose_resnet,
         "samples/figures_pose_resnet50",
         ["data.input_size=[32, 64]", "data.figures.train_count=300", "train.epochs=4", "train.batch_size=8"],
-        ["data.input_size=[64, 96]", "train.epochs=40"],
+        ["data.input_size=[64, 96]", "train.epochs=80"],
     ),
     "hourglass": Family(
         toy_hourglass,
@@ -94,7 +94,7 @@ FAMILIES = {
         toy_fullres,
         "samples/figures_fullres",
         ["data.figures.train_count=200", "train.epochs=2", "train.batch_size=4", "train.lr=5e-3"],
-        ["data.input_size=[64, 64]", "train.epochs=70", "train.lr=5e-3"],
+        ["data.input_size=[64, 64]", "data.sigma=2", "train.epochs=40", "train.lr=5e-3"],
     ),
     "prtr": Family(
         toy_prtr,

@@ -49,7 +49,8 @@ def toy_hourglass_mobile(num_joints: int = 17, *, weights: Any = None, **options
 
 
 def toy_fullres(num_joints: int = 17, *, weights: Any = None, **options: Any) -> HRNetFullRes:
-    return HRNetFullRes(SMALL, _meta("toy_fullres", num_joints, options))
+    config = HRNetConfig(width=16, layer1_blocks=1, blocks=1, modules=(1, 1, 1))
+    return HRNetFullRes(config, _meta("toy_fullres", num_joints, options))
 
 
 def toy_prtr(num_joints: int = 17, *, weights: Any = None, **options: Any) -> PRTR:
