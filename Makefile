@@ -13,10 +13,11 @@ help: ## list the targets
 demo: $(READY) ## train a small network on drawn figures and show what it finds (minutes)
 	$(BIN)/fastpose demo
 
-# Small tensors: one thread is faster than two that wait for each other.
+# Small tensors: two processes of one thread are faster than one of two threads, which wait for each other.
+TEST_JOBS ?= 2
 test: export OMP_NUM_THREADS ?= 1
 test: $(READY) ## run every test
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n $(TEST_JOBS) --dist loadfile --benchmark-disable
 
 lint: $(READY) ## ruff
 	$(BIN)/ruff check .

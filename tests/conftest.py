@@ -1,8 +1,9 @@
 """Fixtures every test may use, and the kernel report at the end of a run."""
 
-import sys
 from pathlib import Path
+from typing import Any
 
+import kernel_report
 import numpy as np
 import pytest
 import torch
@@ -38,9 +39,20 @@ def _poison() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A process of `pytest -n` hands its part of the kernel report over."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["kernels"] = kernel_report.records
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    kernel_report.add_records(getattr(node, "workeroutput", {}).get("kernels", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    resources = sys.modules.get("resources")  # there if a kernel was compiled for the report
-    lines = resources.report_lines() if resources else []
+    lines = kernel_report.report_lines()
     if lines:
         terminalreporter.section("kernel resources: registers/spilled bytes/bytes of shared memory")
         for line in lines:

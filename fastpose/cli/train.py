@@ -21,12 +21,18 @@ TensorBoard events, pictures/, best.safetensors, last.safetensors and checkpoint
 default and meaning.
 """
 
+NO_NAME = ""
+
 
 def add_parser(verbs: Any) -> None:
     parser = new_verb(verbs, "train", "train a network from a configuration", EPILOG)
     parser.add_argument("config", nargs="?", help="a shipped configuration, a yaml file, or a run folder")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint, if any")
+    parser.add_argument(
+        "--config", nargs="?", const=NO_NAME, dest="named", metavar="CONFIG",
+        help="the configuration, where options are preferred; without a name as --list",
+    )  # fmt: skip
     parser.add_argument("--list", action="store_true", help="print the shipped configurations and stop")
     parser.add_argument(
         "--settings", action="store_true", dest="describe", help="print every setting and stop"
@@ -42,12 +48,15 @@ def run(args: argparse.Namespace) -> None:
     if args.describe:
         print(describe_settings())
         return
-    if args.list:
+    if args.list or args.named == NO_NAME:
         print("\n".join(list_configs()))
         return
-    if args.config is None:
+    name, settings = args.config, args.settings
+    if args.named is not None:  # what stands first without an option is then a setting
+        name, settings = args.named, [args.config, *settings] if args.config else settings
+    if name is None:
         raise ConfigError("which configuration? `fastpose train --list` shows those that come with fastpose")
-    config, folder = config_or_run(args.config, args.settings)
+    config, folder = config_or_run(name, settings)
     if folder is not None and not args.resume:
         raise ConfigError(f"{folder} is a run folder: add --resume to go on with it, or name a configuration")
     from fastpose.train.parallel.distributed import start_world

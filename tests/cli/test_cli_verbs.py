@@ -185,9 +185,25 @@ def test_env_names_versions_and_backends(capsys):
         assert f"backend {backend}: " in output
 
 
-def test_list_of_configurations(capsys):
-    assert main(["train", "--list"]) == 0
+@pytest.mark.parametrize("option", ["--list", "--config"])
+def test_list_of_configurations(capsys, option):
+    assert main(["train", option]) == 0
     assert "coco/hrnet_w48_384x288" in capsys.readouterr().out.splitlines()
+
+
+def test_configuration_may_be_named_by_option(tmp_path, capsys):
+    argv = [
+        "train",
+        *TINY,
+        f"run.dir={tmp_path}",
+        "train.epochs=1",
+        "run.name=by_option",
+        "run.tensorboard=false",
+    ]
+    assert main([*argv, "--config", "samples/figures"]) == 0
+    assert (tmp_path / "train" / "by_option" / "best.safetensors").exists()
+    assert main(["train", "--config", "samples/figures", "no.such=1"]) == 2
+    assert "no.such" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bad", [1, 4], ids=["one-bad-picture", "nothing-readable"])

@@ -1,4 +1,4 @@
-"""Compiles Triton kernels ahead of time for a GPU generation and reports what each one takes of it."""
+"""Compiles Triton kernels ahead of time for a GPU generation and finds what each one takes of it."""
 
 import os
 import subprocess
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from kernel_report import record_resources
 
 CAPABILITIES = (80, 90, 100)
 Argument = tuple[str | int, ...]  # such as ("strides", 0), one entry of a tuple argument
-_records: dict[str, dict[int, list[str]]] = {}
 
 
 class Resources(NamedTuple):
@@ -87,28 +87,6 @@ def cubin_usage(cubin: bytes) -> dict[str, int]:
     line = next(line for line in done.stdout.splitlines() if "REG:" in line)
     fields = (field.split(":") for field in line.split() if "[" not in field)
     return {name: int(value) for name, value in fields}
-
-
-def record_resources(name: str, capability: int, registers: int, spills: int, shared: int) -> None:
-    """Adds a kernel variant to the report; equal figures under one name and capability are one entry."""
-    entries = _records.setdefault(name, {}).setdefault(capability, [])
-    entry = f"{registers}/{spills}/{shared}"
-    if entry not in entries:
-        entries.append(entry)
-
-
-def report_lines() -> list[str]:
-    """One line for each recorded variant, a column for each capability; empty where nothing was recorded."""
-    if not _records:
-        return []
-    capabilities = sorted({capability for columns in _records.values() for capability in columns})
-    rows = [["kernel", *(f"sm_{capability}" for capability in capabilities)]]
-    for name, columns in sorted(_records.items()):
-        rows.append([name, *(" ".join(columns.get(capability, ["-"])) for capability in capabilities)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        " ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
 
 
 def _complete(

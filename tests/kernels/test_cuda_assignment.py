@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from emulation import SOURCES, build_emulated, compile_cubin
-from resources import record_resources
+from kernel_report import record_resources
 from torch import Tensor
 
 from fastpose import _ext

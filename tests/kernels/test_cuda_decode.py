@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from emulation import SOURCES, build_emulated, compile_cubin
+from kernel_report import record_resources
 from official_dark import gaussian_maps
-from resources import record_resources
 from torch import Tensor
 
 from fastpose import _ext

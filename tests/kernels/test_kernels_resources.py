@@ -1,7 +1,7 @@
 """The kernel report tells the truth: spills, shared memory, tuple arguments and the table."""
 
+import kernel_report
 import pytest
-import resources
 from resources import CAPABILITIES, compile_for, compile_many
 
 triton = pytest.importorskip("triton")
@@ -27,7 +27,7 @@ def gather_fwd_kernel(p_inputs, strides, p_y, BLOCK: tl.constexpr):
 
 @pytest.fixture(autouse=True)
 def _own_report(monkeypatch):
-    monkeypatch.setattr(resources, "_records", {})
+    monkeypatch.setattr(kernel_report, "records", {})
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -80,13 +80,20 @@ def test_wrong_arguments_are_named(signature, constants, named):
 
 
 def test_report_is_one_aligned_line_a_variant():
-    assert resources.report_lines() == []
+    assert kernel_report.report_lines() == []
     compile_for(scale_fwd_kernel, 90, TYPES, {"BLOCK": 64}, variant="small")
     for _ in range(2):
-        resources.record_resources("decode", 80, 40, 0, 1024)
-    resources.record_resources("decode", 80, 41, 0, 1024)
-    heading, decode, scale = resources.report_lines()
+        kernel_report.record_resources("decode", 80, 40, 0, 1024)
+    kernel_report.record_resources("decode", 80, 41, 0, 1024)
+    heading, decode, scale = kernel_report.report_lines()
     assert heading.split() == ["kernel", "sm_80", "sm_90"]
     assert decode.split() == ["decode", "40/0/1024", "41/0/1024", "-"]
     assert scale.split()[:3] == ["scale_fwd_kernel", "small", "-"]
     assert heading.index("sm_90") == decode.index("-") == scale.rindex(" ") + 1
+
+
+def test_report_holds_what_another_process_recorded():
+    kernel_report.record_resources("decode", 80, 40, 0, 1024)
+    kernel_report.add_records({"decode": {80: ["40/0/1024", "41/0/1024"], 90: ["38/0/1024"]}})
+    _, decode = kernel_report.report_lines()
+    assert decode.split() == ["decode", "40/0/1024", "41/0/1024", "38/0/1024"]
