@@ -1,4 +1,4 @@
-"""From JPEG bytes to keypoints as others do it: the rivals of bench_predict.py."""
+"""From JPEG bytes to keypoints as others do it: the rivals of the rows of predictions."""
 
 from __future__ import annotations
 
@@ -69,6 +69,34 @@ class CropLoop:
                 heatmaps = flip_test(self.network, to_network(crop)[None].to(self.device))
                 found.append(final_preds(heatmaps, center[None], scale[None])[0])
         return np.concatenate(found)
+
+
+class PictureLoop:
+    """The people of a picture are a batch, cut by OpenCV; the rest is NumPy on the host.
+
+    As the official demo and its validation run: hrnet demo/demo.py, lib/core/function.py.
+    """
+
+    def __init__(self, network: Network, size: tuple[int, int], device: str, *, flip: bool = True) -> None:
+        self.network, self.size, self.device, self.flip = network, size, device, flip
+
+    @torch.no_grad()
+    def __call__(self, pictures: list[Encoded]) -> Array:
+        """Keypoints (N, K, 2) of all people."""
+        found = []
+        for picture in pictures:
+            image = decode_rgb(picture.data)
+            centers, scales = box_to_center_scale(picture.boxes, self.size[0] / self.size[1])
+            crops = torch.stack([self._cut(image, c, s) for c, s in zip(centers, scales, strict=True)]).to(
+                self.device
+            )
+            maps = flip_test(self.network, crops) if self.flip else self.network(crops).float().cpu().numpy()
+            found.append(final_preds(maps, centers, scales)[0])
+        return np.concatenate(found)
+
+    def _cut(self, image: Array, center: Array, scale: Array) -> Tensor:
+        matrix = get_affine_transform(center, scale, 0.0, self.size)
+        return to_network(cv2.warpAffine(image, matrix, self.size, flags=cv2.INTER_LINEAR))
 
 
 class HostProcessing:

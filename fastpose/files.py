@@ -24,17 +24,23 @@ def make_folder(path: Path) -> Path:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary)` in the same folder, flushes it to the disk and renames it to `path`."""
+    """Calls `write(temporary)` in the same folder, flushes it to the disk and renames it to `path`.
+
+    Where that fails or is interrupted, `path` is as it was and nothing else stays behind; OutputError for an
+    error of the disk, any other as it is.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        if isinstance(error, OSError):
+            raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -66,7 +66,8 @@ def forward_config(
     if dtype == torch.float32:
         return ForwardConfig(128 if coarsest and channels_last else 64, 32, 32 if coarsest else 16, 4, 2)
     if not channels_last:
-        return ForwardConfig(64, 32, 32, 4, 2)
+        # with two stages sm_80 spills in rows of 64 channels with these levels
+        return ForwardConfig(64, 32, 32, 4, 3 if capability // 10 == 8 and levels == (1, 2) else 2)
     if coarsest > 1:
         return ForwardConfig(256, 32, 64, 8, 3)
     if coarsest == 1:
@@ -80,7 +81,9 @@ def forward_config(
 def moments_config(capability: int, channels: int, dtype: torch.dtype, channels_last: bool) -> MomentsConfig:
     """For products with a source of `channels`; 264 programs are two for each processor of an H200."""
     if dtype == torch.float32:
-        return MomentsConfig(32, 32, 264, 4, 2, reuse=True)
+        # with two stages sm_90 spills in the products of W32's third branch
+        num_stages = 3 if capability // 10 == 9 and channels == 128 and not channels_last else 2
+        return MomentsConfig(32, 32, 264, 4, num_stages, reuse=True)
     if not channels_last or channels <= 32:
         return MomentsConfig(32, 64, 264, 4, 3, reuse=False)
     # their tensor cores take both operands from shared memory, so one copy there serves both
@@ -152,7 +155,9 @@ def row_backward_config(channels: int, coarsest: int, images: int, channels_last
     """First pass of a row; images take registers beside the gradient, and so do the addresses of NCHW."""
     block_c = channel_block(channels, 128 if channels_last else 32)
     elements = 4096 if channels_last and not images else 2048
-    return PassConfig(max(elements // block_c, 4**coarsest), block_c, 4)
+    # the coarsest branch of W48: with four warps sm_100 spills
+    num_warps = 8 if images > 2 and channels > 256 and not channels_last else 4
+    return PassConfig(max(elements // block_c, 4**coarsest), block_c, num_warps)
 
 
 def image_backward_config(channels: int) -> PassConfig:

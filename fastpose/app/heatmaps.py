@@ -10,6 +10,7 @@ import torch
 
 from fastpose.data.affine import box_to_center_scale, crop_transform, warp_crop
 from fastpose.device import autocast
+from fastpose.infer.engines import Engine
 from fastpose.infer.predictor import Predictor
 from fastpose.nn.normalize import normalize_crops
 
@@ -26,14 +27,23 @@ class Heatmaps:
     matrix: np.ndarray
 
 
+def has_heatmaps(model: torch.nn.Module) -> bool:
+    """Whether heatmaps come out of the network: not of one that predicts queries or bins, nor of an exported
+    one that finds keypoints itself."""
+    if isinstance(model, Engine) and model.spec.decode is not None:
+        return False
+    return getattr(model, "output", "heatmaps") == "heatmaps"
+
+
 @torch.inference_mode()
 def person_heatmaps(predictor: Predictor, image: np.ndarray, boxes: np.ndarray) -> Heatmaps | None:
     """The final heatmaps of the persons in boxes (N, 4) xywh of a picture (H, W, 3) uint8 BGR, unmirrored.
 
-    None for a network that predicts no heatmaps.
+    None for a network that gives no heatmaps (`has_heatmaps`). Those of a network that was exported with the
+    flip test inside have the mirrored picture in them.
     """
     meta, model = predictor.meta, predictor.model
-    if getattr(model, "output", "heatmaps") != "heatmaps":
+    if not has_heatmaps(model):
         return None
     size = meta.input_size
     center, scale = box_to_center_scale(boxes, size[0] / size[1])
@@ -45,7 +55,9 @@ def person_heatmaps(predictor: Predictor, image: np.ndarray, boxes: np.ndarray) 
             for c, s in people[first : first + predictor.batch_size]
         ]
         pixels = np.stack([crop[..., ::-1] if meta.channel_order == "rgb" else crop for crop in crops])
-        inputs = normalize_crops(torch.from_numpy(pixels).to(predictor.device), meta.mean, meta.std)
+        inputs = torch.from_numpy(pixels).to(predictor.device)
+        if not isinstance(model, Engine):
+            inputs = normalize_crops(inputs, meta.mean, meta.std)
         with autocast(predictor.options.dtype, predictor.device):
             maps = model.heatmaps(model(inputs))[-1]  # type: ignore[operator]
         values = torch.nan_to_num(maps.float()).clamp(0, 1)

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from fastpose.app.desk import ALL_JOINTS, EVERYONE, KEEP, Desk, View, data_uri, note
+from fastpose.app.heatmaps import has_heatmaps
 from fastpose.app.pictures import MAX_FILE_MB, samples, shrink
 
 WAITING = 32
@@ -75,7 +76,7 @@ class Page:
 
     def _outputs(self) -> None:
         self.status = gr.HTML(note("Choose a picture or one of the samples"), elem_id="status")
-        maps = getattr(self.desk.predictor.model, "output", "heatmaps") == "heatmaps"
+        maps = has_heatmaps(self.desk.predictor.model)
         shown: Any = {"interactive": False, "show_label": False, "buttons": ["download", "fullscreen"]}
         with gr.Tabs():
             with gr.Tab("Skeletons"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -74,13 +75,17 @@ def samples() -> tuple[Opened, ...]:
         made.append(Opened(f"figure_{row + 1}.png", load, FIGURE_SIZE, boxes))
     path = astronaut_file()
     if path is not None:
-        made.append(open_file(path)[0])
+        with suppress(ImageError):  # a damaged installation costs the sample, not the page
+            made.append(open_file(path)[0])
     return tuple(made)
 
 
 def astronaut_file() -> Path | None:
     """The photograph in the folder of scikit-image, which is not imported for it; None without one."""
-    spec = importlib.util.find_spec("skimage")
+    try:
+        spec = importlib.util.find_spec("skimage")
+    except ValueError:  # something else goes by that name
+        return None
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / "data" / ASTRONAUT
         if path.is_file():

@@ -47,6 +47,15 @@ def latest_folder(folder: Path) -> Path:
     return candidate
 
 
+def worker_count(text: str) -> int | str:
+    """An option's value for a number of threads: "auto", or the number."""
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected auto or a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
 def blur_kernel(text: str) -> int:
     """An option's value for the blur of `refine="dark"`."""
     from fastpose.reference.dark import check_blur_kernel

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fastpose.cli._common import new_verb
+from fastpose.cli._network import add_network_options, network_of, print_network
 
 EPILOG = """\
 examples:
   fastpose app                                          the newest demo run under runs/
   fastpose app runs/train/hrnet_w32_256x192
+  fastpose app pose_hrnet_w32_384x288.pth --config coco/hrnet_w32_384x288
   fastpose app pose_hrnet_w32_256x192.pth --model hrnet_w32
+  fastpose app pose.onnx
   fastpose app best.safetensors --detector ultralytics:yolo11n.pt --port 8000
 
 Opens a page on this machine: choose a picture, draw or detect boxes, see skeletons, heatmaps and timings, and
@@ -24,21 +27,24 @@ unless --host says otherwise; docs/app.md says what it accepts.
 def add_parser(verbs: Any) -> None:
     parser = new_verb(verbs, "app", "try a network on pictures in the browser", EPILOG)
     parser.add_argument(
-        "weights", type=Path, nargs="?", help="a run folder, .safetensors, or a .pth with --model"
+        "weights", type=Path, nargs="?",
+        help="a run folder, .safetensors, an .onnx or .pt2 of `fastpose export`, or a .pth with --config or "
+        "--model",
+    )  # fmt: skip
+    network, _ = add_network_options(parser)
+    network.add_argument(
+        "--model",
+        help="instead of --config: name of the network, at its usual size; see `fastpose models`",
     )
-    parser.add_argument("--model", help="name of the network, for weights that do not say theirs")
-    parser.add_argument(
-        "--detector",
-        default="people",
-        metavar="NAME",
-        help="people (default) or LIBRARY:MODEL, as for predict",
-    )
-    parser.add_argument("--no-flip", action="store_true", help="do not average in the mirrored picture")
-    parser.add_argument(
+    page = parser.add_argument_group("page")
+    page.add_argument(
+        "--detector", default="people", metavar="NAME",
+        help="of the button: people (default) or LIBRARY:MODEL, as for predict",
+    )  # fmt: skip
+    page.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; any but a local one lets others in"
     )
-    parser.add_argument("--port", type=int, help="default: 7860, or the next that is free")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    page.add_argument("--port", type=int, help="default: 7860, or the next that is free")
     parser.set_defaults(run=run)
 
 
@@ -46,12 +52,16 @@ def run(args: argparse.Namespace) -> None:
     from fastpose.app.serve import is_local, serve
     from fastpose.infer.predictor import Predictor
 
-    options: Any = {"device": args.device, "detector": "whole", "flip_test": not args.no_flip}
     weights = args.weights or newest_demo(Path("runs"))
-    if args.model:
-        predictor = Predictor(args.model, weights=weights, **options)
-    else:
-        predictor = Predictor(weights, **options)
+    predictor = Predictor(
+        network_of(weights, args.config, args.model),
+        device=args.device,
+        detector="whole",
+        flip_test=not args.no_flip,
+        amp=args.amp,
+        engine=args.engine,
+        fold=True,
+    )
     if not is_local(args.host):
         print(
             f"warning: {args.host} is not a local address: whoever reaches this machine can use the page, "
@@ -59,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         )
 
     def announce(address: str) -> None:
-        print(f"{weights}: {predictor.meta.model}, {predictor.device}")
+        print(f"{weights}: ", end="")
+        print_network(predictor)
         print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
 
     serve(predictor, announce, detector=args.detector, host=args.host, port=args.port)

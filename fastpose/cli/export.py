@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpose.cli._common import blur_kernel, new_verb
+from fastpose.cli._network import unknown_network
 
 EPILOG = """\
 examples:
@@ -14,11 +15,12 @@ examples:
   fastpose export best.safetensors --out pose.onnx --flip-test --decode image
   fastpose export best.safetensors --out pose.pt2             for torch.export.load
   fastpose export best.safetensors --out pose.pt2 --format compiled
+  fastpose export best.safetensors --out pose.onnx --check-on photos/
   fastpose export pose_hrnet_w32_384x288.pth --config coco/hrnet_w32_384x288 --out pose.onnx
 
-The file is compared with the network on random crops and rendered figures before it is kept. It takes crops
-(B, H, W, 3) uint8, B free, and `fastpose predict` takes it in the place of weights. docs/export.md says what
-each form takes and gives.
+The file is compared with the network on random crops, rendered figures and pictures of yours (--check-on)
+before it is kept. It takes crops (B, H, W, 3) uint8, B free, and `fastpose predict` takes it in the place of
+weights. docs/export.md says what each form takes and gives.
 """
 
 
@@ -49,6 +51,10 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--blur-kernel", type=blur_kernel, default=11, help="odd, of dark and dark_udp (default: %(default)s)"
     )
+    parser.add_argument(
+        "--check-on", nargs="+", metavar="PICTURES",
+        help="compare on these too: files, folders or globs, of which at most 8 are taken",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
         model,
         out,
         args.format,
+        check_on=args.check_on,
         takes=args.input,
         flip_test=args.flip_test,
         shift=False if args.no_shift else "auto",
@@ -87,36 +94,17 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _network(weights: Path, args: argparse.Namespace) -> Any:
-    from fastpose.errors import CheckpointError
     from fastpose.models import load_model
     from fastpose.models.weights import create_fitting
+    from fastpose.train.config_io import load_config
+    from fastpose.train.tasks.network_options import network_options
 
     if args.config:
-        name, options = _options(args.config)
-        model = create_fitting(name, weights, **options)
+        config = load_config(args.config, ["data.root=."])
+        model = create_fitting(config.model.name, weights, **network_options(config))
     elif weights.suffix == ".safetensors":
         model = load_model(weights)
     else:
-        raise CheckpointError(
-            f"{weights}: does not say which network it is for, nor its input size; name the configuration of "
-            "its training, as in --config coco/hrnet_w32_256x192"
-        )
+        raise unknown_network(weights)
     model.meta = model.meta.with_options({"input_size": args.input_size})
     return model.eval()
-
-
-def _options(config_name: str) -> tuple[str, dict[str, Any]]:
-    """A network's name in a configuration, and what that says of it."""
-    from fastpose.models.registry import task_of
-    from fastpose.train.config_io import load_config
-
-    config = load_config(config_name, ["data.root=."])
-    width, height = config.data.input_size
-    order, corners = config.model.channel_order, config.model.align_corners
-    options: dict[str, Any] = {
-        "input_size": (width, height),
-        "channel_order": None if order == "auto" else order,
-    }
-    if task_of(config.model.name) == "segmentation":
-        options["align_corners"] = None if corners == "auto" else corners
-    return config.model.name, options

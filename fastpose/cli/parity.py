@@ -17,7 +17,8 @@ examples:
 
 Names and shapes are matched strictly; what does not fit is listed and ends with exit code 2. The differences
 are from float64 in plain PyTorch, on crops of rendered figures. With --data the checkpoint is also scored, in
-every convention that published figures use, so that an AP or PCKh can be compared with the right one.
+every convention that published figures use, so that an AP, PCKh or mIoU can be compared with the right one.
+The convention that fits becomes a setting of `fastpose val`, such as val.flip_test or val.scales.
 """
 
 
@@ -65,9 +66,9 @@ def _from_config(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     task = task_for(config)
     if not args.data:
         from fastpose.models.weights import create_fitting
+        from fastpose.train.tasks.network_options import network_options
 
-        width, height = config.data.input_size
-        model = create_fitting(config.model.name, args.weights, input_size=(width, height))
+        model = create_fitting(config.model.name, args.weights, **network_options(config))
         return model, config, task, None
     table = task.val_table()
     return task.build_model(table, args.weights), config, task, table

@@ -54,7 +54,7 @@ def run_sequence(args: argparse.Namespace, make: Callable[[argparse.Namespace], 
     if video is None and jsonl is None:
         out = make_folder(args.out)
         stem = Path(args.images[0]).stem if len(args.images) == 1 else "frames"
-        video, jsonl = out / f"{stem}.mp4", out / f"{stem}.jsonl"
+        video, jsonl = None if args.no_draw else out / f"{stem}.mp4", out / f"{stem}.jsonl"
     with progress_bar("predicting", frames) as advance:
         found = predict_video(
             predictor,
@@ -82,6 +82,8 @@ def _source(args: argparse.Namespace) -> tuple[Any, int | None, float]:
     from fastpose.infer.video_in import is_video, video_facts
 
     names = args.images
+    if args.no_draw and args.video:
+        raise ConfigError("--no-draw and --video: give one of the two")
     if len(names) > 1 and any(is_video(name) or _is_camera(name) for name in names):
         raise ConfigError(f"one video or camera at a time, got {', '.join(names)}")
     if _is_camera(names[0]):

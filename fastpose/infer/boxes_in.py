@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,8 @@ def with_boxes(source: Source, boxes: Any, box_score: Any) -> Iterator[Item]:
 
     boxes: None; the path of a COCO json; a mapping from paths to boxes or `FileBoxes`; for a source that is
     one picture its boxes (N, 4); for others one entry a picture, None where the detector is to look.
-    box_score: (N,) for one picture, one entry a picture for others. Raises DataError for anything else.
+    box_score: (N,) for one picture, one entry a picture for others. Raises DataError for anything else; what
+    only the end of the source shows, entries that are left over, the iterator raises.
     """
     own = _boxes_of(boxes, box_score, source)  # at once: it raises what is wrong with the arguments
 
@@ -97,6 +98,8 @@ def with_boxes(source: Source, boxes: Any, box_score: Any) -> Iterator[Item]:
             if item.path is not None:
                 seen.add(item.path.absolute())
             yield item
+        if isinstance(own, _OneByOne):
+            own.end()
         unused = _unused(boxes, seen) if isinstance(boxes, Mapping) else []
         if unused:
             logger.warning("boxes of %d pictures were not used, such as %s", len(unused), unused[0])
@@ -117,7 +120,7 @@ def _boxes_of(boxes: Any, box_score: Any, source: Source) -> BoxesOf:
         return _from_mapping(boxes, source)
     if source.single:
         return lambda item: (boxes, box_score)
-    return _one_by_one(boxes, box_score)
+    return _OneByOne(boxes, box_score, source)
 
 
 def _of_json(path: Path, source: Source) -> dict[Path, FileBoxes]:
@@ -161,21 +164,44 @@ def _by_path(table: Mapping[Any, Any]) -> BoxesOf:
     return find
 
 
-def _one_by_one(boxes: Any, box_score: Any) -> BoxesOf:
-    for name, values in (("boxes", boxes), ("box_score", box_score)):
-        if values is not None and not isinstance(values, Iterable):
-            raise DataError(f"{name}: expected one entry a picture, got {type(values).__name__}")
-    if isinstance(boxes, np.ndarray) and boxes.ndim < 3 and boxes.dtype != object:
-        raise DataError(f"boxes: shape {boxes.shape} is that of one picture; several need one (N, 4) each")
-    rows: Iterator[Any] = iter(boxes)
-    scores: Iterator[Any] | None = None if box_score is None else iter(box_score)
+class _OneByOne:
+    """The entries of two iterables, one a picture; DataError where there are fewer or more of them."""
 
-    def following(item: Item) -> tuple[Any, Any] | None:
-        missing = DataError(f"boxes: none for {item.name}; several pictures need one entry each")
-        row = next(rows, missing)
-        score = None if scores is None else next(scores, missing)
-        if row is missing or score is missing:
-            raise missing
-        return None if row is None else (row, score)
+    def __init__(self, boxes: Any, box_score: Any, source: Source) -> None:
+        given = {"boxes": boxes} if box_score is None else {"boxes": boxes, "box_score": box_score}
+        for name, values in given.items():
+            if not isinstance(values, Iterable):
+                raise DataError(f"{name}: expected one entry a picture, got {type(values).__name__}")
+        if isinstance(boxes, np.ndarray) and boxes.ndim < 3 and boxes.dtype != object:
+            raise DataError(
+                f"boxes: shape {boxes.shape} is that of one picture; several need one (N, 4) each"
+            )
+        self.given, self.rows = given, {name: iter(values) for name, values in given.items()}
+        self.seen, pictures = 0, source.count()
+        for name, values in given.items():
+            if pictures is not None and isinstance(values, Sized) and len(values) != pictures:
+                raise _other_number(name, len(values), pictures)
 
-    return following
+    def __call__(self, item: Item) -> tuple[Any, Any] | None:
+        self.seen += 1
+        found = {name: next(rows, _NONE) for name, rows in self.rows.items()}
+        for name, row in found.items():
+            if row is _NONE:
+                raise DataError(f"{name}: none for {item.name}; several pictures need one entry each")
+        return None if found["boxes"] is None else (found["boxes"], found.get("box_score"))
+
+    def end(self) -> None:
+        """Raises where entries are left after the last picture."""
+        for name, rows in self.rows.items():
+            if next(rows, _NONE) is not _NONE:
+                values = self.given[name]
+                entries = len(values) if isinstance(values, Sized) else None
+                raise _other_number(name, entries, self.seen)
+
+
+_NONE = object()
+
+
+def _other_number(name: str, entries: int | None, pictures: int) -> DataError:
+    told = f"more than {pictures}" if entries is None else str(entries)
+    return DataError(f"{name}: {told} entries for {pictures} pictures; give one entry a picture")

@@ -66,6 +66,8 @@ class Engine(PoseModel):
     does. CheckpointError for a graph that is not for poses.
     """
 
+    has_modules = True  # of an exported hourglass
+
     def __init__(self, graph: Graph, source: str) -> None:
         if not isinstance(graph.spec.meta, ModelMeta):
             raise CheckpointError(f"{source}: a {graph.spec.meta.task} network, not one for poses")

@@ -17,13 +17,14 @@ def predict_files(
     out: Path,
     *,
     threshold: float = 0.2,
+    draw: bool = True,
     on_file: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Predicts `files`, draws each into the folder `out`, and returns (result rows, skipped with reasons).
 
     `boxes` of a file are its persons; None leaves them to the predictor's detector. Joints with a score of
-    at most `threshold` are not drawn. An unreadable picture is skipped, one that cannot be written raises
-    OutputError.
+    at most `threshold` are not drawn, and nothing at all without `draw`. An unreadable picture is skipped,
+    one that cannot be written raises OutputError.
     """
     names = output_names(files, out)
     rows: list[dict[str, Any]] = []
@@ -35,7 +36,8 @@ def predict_files(
             continue
         skipped += [f"{file}: {reason}" for reason in result.skipped]
         rows += pose_rows(result)
-        write_png(names[file], result.plot(threshold=threshold))
+        if draw:
+            write_png(names[file], result.plot(threshold=threshold))
     return rows, skipped
 
 

@@ -66,11 +66,25 @@ def folded(model: Network, dtype: torch.dtype | None = None) -> Network:
         if _foldable(conv, norm) and used[id(conv)] == used[id(norm)] == 1:
             _fold(conv, norm)
             holder.set_submodule(norm_name, nn.Identity())
-    if dtype is not None:
-        for module in copied.modules():
-            if isinstance(module, CONVOLUTIONS):
-                module.to(dtype)
-    return copied
+    return copied if dtype is None else _cast(copied, dtype)
+
+
+@torch.no_grad()
+def with_cast_convolutions(model: Network, dtype: torch.dtype) -> Network:
+    """A copy of a network in eval mode with the parameters of its convolutions in autocast's dtype.
+
+    Under such an autocast it computes the same bits, which are cast once instead of in every call: a CUDA
+    graph would replay a launch and the traffic of 6 bytes a parameter for each of them. All else is as in
+    `model`, also BatchNorms, which the exchange units of HRNet want to see (`fastpose.nn.fuse`).
+    """
+    return _cast(copy.deepcopy(model).eval().requires_grad_(False), dtype)
+
+
+def _cast(model: Network, dtype: torch.dtype) -> Network:
+    for module in model.modules():
+        if isinstance(module, CONVOLUTIONS):
+            module.to(dtype)
+    return model
 
 
 def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +95,17 @@ class Following:
             yield result if keep_pixels else _lighter(result, upright)
 
 
+def check_following(track: Any, smooth: Any, rate: Any) -> None:
+    """ConfigError for a `track` or `smooth` that is no switch and no function, and a rate not above 0."""
+    for name, value, maker in (("track", track, "Tracker"), ("smooth", smooth, "OneEuro")):
+        if not isinstance(value, (bool, np.bool_)) and not callable(value):
+            raise ConfigError(
+                f"{name}: expected True, False or a function that makes a {maker}, got {value!r}"
+            )
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < float(rate) < math.inf:
+        raise ConfigError(f"rate: expected a number of frames a second above 0, got {rate!r}")
+
+
 def pick_following(
     track: bool | Callable[[], Tracker],
     smooth: bool | Callable[[], OneEuro],
@@ -101,10 +114,9 @@ def pick_following(
 ) -> Following | None:
     """What a Predictor's arguments ask for, None where nobody is to be followed; `smooth` needs to track.
 
-    Raises ConfigError for a rate that is not above 0.
+    Raises ConfigError as `check_following` does.
     """
-    if not 0 < rate < math.inf:
-        raise ConfigError(f"rate: expected a number of frames a second above 0, got {rate}")
+    check_following(track, smooth, rate)
     if not track and not smooth:
         return None
     make_tracker = track if callable(track) else partial(Tracker, sigmas)

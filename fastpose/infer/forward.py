@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from fastpose.codecs import CODECS
+from fastpose.data.affine import PIXELS_PER_SCALE
 from fastpose.device import autocast
+from fastpose.errors import ConfigError
 from fastpose.infer.engines import Engine
 from fastpose.infer.queries import decode_queries
 from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
@@ -39,7 +41,8 @@ class Predictions:
 class ForwardOptions:
     """How a network is run: `flip_test` averages the mirrored picture's heatmaps in, shifted by one pixel
     unless `shift` is false (hrnet lib/core/function.py); `refine` and `blur_kernel` are those of
-    `decode_heatmaps`; `dtype` is that of autocast, None for float32; `mean` and `std` are the network's.
+    `decode_heatmaps`; `cell_offset` is added to a heatmap's peak in x and y, in cells; `background` is that
+    of `decode_queries`; `dtype` is that of autocast, None for float32; `mean` and `std` are the network's.
     `fastpose.codecs.settled` says what a codec's weights are published with."""
 
     device: torch.device
@@ -48,6 +51,8 @@ class ForwardOptions:
     shift: bool = True
     refine: str = "quarter"
     blur_kernel: int = 11
+    cell_offset: float = 0.0
+    background: bool = False
     dtype: torch.dtype | None = None
     mean: Triple = MEAN
     std: Triple = STD
@@ -66,34 +71,32 @@ def forward_crops(
     The mirrored crops go through the network in the same batch, and the decoder averages, finds the peaks
     and maps them back into the image, so that nothing but coordinates leaves the device. A network of queries
     is read by `decode_queries`, without shift and refinement, one of bins by `decode_simcc`.
-    What an exported graph does itself (`fastpose.infer.engines`) is left to it.
+    What an exported graph does itself (`fastpose.infer.engines`) is left to it; ConfigError where it finds
+    keypoints without the `cell_offset` or `background` that is asked for.
     """
     device = options.device
     if isinstance(model, Engine):
         model.check(options)
         if model.spec.decode is not None:
+            _refuse_unexported(model, options)
             return model.find(crops, center, scale)
         options = replace(options, flip_test=options.flip_test and not model.spec.flip_test)
     inputs, output = _run(model, crops, options)
     kind = getattr(model, "output", "heatmaps")
-    if kind != "heatmaps":
-        decode = _decode_queries if kind == "queries" else _decode_bins
-        return decode(output, center.to(device), scale.to(device), inputs, options)
-    heatmaps = _heatmaps(model)(output)[-1]
-    flipped = None
-    if options.flip_test:
-        heatmaps, flipped = heatmaps.chunk(2)
-    return decode_heatmaps(
-        heatmaps,
-        center.to(device),
-        scale.to(device),
-        flipped=flipped,
-        flip_index=options.flip_index if options.flip_test else None,
-        shift=options.shift,
-        refine=options.refine,
-        blur_kernel=options.blur_kernel,
-        unit=unit_of(model),
-    )
+    center, scale = center.to(device), scale.to(device)
+    if kind == "heatmaps":
+        return _decode_heatmaps(model, output, center, scale, options)
+    decode = _decode_queries if kind == "queries" else _decode_bins
+    return decode(output, center, scale, inputs, options)
+
+
+def _refuse_unexported(model: Engine, options: ForwardOptions) -> None:
+    for name in ("cell_offset", "background"):
+        if getattr(options, name):
+            raise ConfigError(
+                f"{model.source}: finds keypoints itself, without {name}={getattr(options, name)}; take the "
+                "network's weights, or a graph that was exported without decoding"
+            )
 
 
 def _run(model: nn.Module, crops: torch.Tensor, options: ForwardOptions) -> tuple[torch.Tensor, Any]:
@@ -115,6 +118,31 @@ def unit_of(model: nn.Module) -> str:
     return CODECS[getattr(meta, "codec", "msra")].unit
 
 
+def _decode_heatmaps(
+    model: nn.Module, output: Any, center: torch.Tensor, scale: torch.Tensor, options: ForwardOptions
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    heatmaps, flipped = _heatmaps(model)(output)[-1], None
+    if options.flip_test:
+        heatmaps, flipped = heatmaps.chunk(2)
+    unit = unit_of(model)
+    found = decode_heatmaps(
+        heatmaps,
+        center,
+        scale,
+        flipped=flipped,
+        flip_index=options.flip_index if options.flip_test else None,
+        shift=options.shift,
+        refine=options.refine,
+        blur_kernel=options.blur_kernel,
+        unit=unit,
+    )
+    if not options.cell_offset:
+        return found
+    cells = heatmaps.shape[3] - (unit != "size")  # in the crop's width
+    cell = PIXELS_PER_SCALE * scale[:, :1, None].float() / max(cells, 1)
+    return found._replace(keypoints=found.keypoints + options.cell_offset * cell)
+
+
 def _decode_queries(
     output: Mapping[str, Any],
     center: torch.Tensor,
@@ -124,11 +152,13 @@ def _decode_queries(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     height, width = inputs.shape[2:]
     last = {name: output[name] for name in ("pred_logits", "pred_coords")}
+    size, background = (width, height), options.background
     if not options.flip_test:
-        return decode_queries(last, center, scale, (width, height))
+        return decode_queries(last, center, scale, size, background=background)
     straight, mirrored = ({name: x.chunk(2)[half] for name, x in last.items()} for half in (0, 1))
+    order = options.flip_index
     return decode_queries(
-        straight, center, scale, (width, height), flipped=mirrored, flip_index=options.flip_index
+        straight, center, scale, size, flipped=mirrored, flip_index=order, background=background
     )
 
 

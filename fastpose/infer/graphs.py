@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fastpose.errors import ConfigError
 from fastpose.infer.engines import Engine
 from fastpose.infer.forward import ForwardOptions, forward_crops
-from fastpose.infer.stages import Crops, Joints
+from fastpose.infer.parts import PartWarp
+from fastpose.infer.stages import Crop, Crops, Joints
 from fastpose.nn.compiling import compiled
 from fastpose.nn.graph import WARMUP, StepGraph
 
@@ -41,6 +42,7 @@ class CropForward:
         largest: most crops in a batch.
         compile: False, True, 'default' or 'max-autotune', see `fastpose.nn.compiling`.
         graph: whether to capture on a GPU. Where it cannot be, `reason` says why.
+        warp: cuts the crops of batches that hold parts of pictures, in front of the graph.
 
     Raises ConfigError for a `compile` that is not known, or with an exported network.
     """
@@ -53,10 +55,11 @@ class CropForward:
         largest: int = 32,
         compile: bool | str = False,
         graph: bool = True,
+        warp: PartWarp | None = None,
     ) -> None:
         if compile and isinstance(model, Engine):
             raise ConfigError(f"compile={compile!r}: {model.source} is an exported network, compiled already")
-        self.options, self.largest = options, largest
+        self.options, self.largest, self._warp = options, largest, warp
         self._model = compiled(model, compile)
         self._compiled = bool(compile)
         self._steps = StepGraph(
@@ -86,18 +89,25 @@ class CropForward:
         """
         count = len(crops.pixels)
         size = bucket_of(count, self.largest) if self._compiled or not self.reason else count
-        packed = self._steps(
-            {name: self._host(getattr(crops, name), size) for name in ("pixels", "center", "scale")}
-        )
-        return self._reader(packed, count)
+        batch = {"center": self._host(crops.center, size), "scale": self._host(crops.scale, size)}
+        return self._reader(self._steps({"pixels": self._pixels(crops, size), **batch}), count)
 
     def warm_up(self, sizes: Iterable[int], input_size: tuple[int, int]) -> None:
         """Compiles and captures what batches of these numbers of crops (width, height) need."""
         width, height = input_size
         for size in sizes:
-            black = Crops(np.zeros((size, height, width, 3), np.uint8), *np.ones((2, size, 2), np.float32))
+            place = [None, None] if self._warp is None else [np.eye(2, 3), np.zeros(2, np.int32)]
+            crop = Crop(np.zeros((height, width, 3), np.uint8), *np.ones((2, 2), np.float32), *place)
             for _ in range(WARMUP + 1):
-                self(black)()
+                self(Crops.of([crop] * size))()
+
+    def _pixels(self, crops: Crops, size: int) -> Tensor:
+        """(size, H, W, 3) uint8, the last ones black; on the device where they are cut there."""
+        if isinstance(crops.pixels, np.ndarray):
+            return self._host(crops.pixels, size)
+        if self._warp is None:
+            raise ValueError("crops: parts of pictures need warp=PartWarp(...)")
+        return self._warp(crops, size)
 
     def _host(self, array: np.ndarray, size: int) -> Tensor:
         """The rows as a tensor of `size` rows, the last ones zero, and pinned for a GPU."""

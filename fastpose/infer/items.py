@@ -43,11 +43,13 @@ class Item:
 
 @dataclass
 class Source:
-    """`items` of a source in order; `single` where it names one picture outright, `endless` for a camera."""
+    """`items` of a source in order; `single` where it names one picture outright, `endless` for a camera,
+    `count()` how many there are where that is known before they are asked for."""
 
     items: Iterator[Item]
     single: bool = False
     endless: bool = False
+    count: Callable[[], int | None] = lambda: None
 
 
 def open_source(source: Any, *, upright: bool = True) -> Source:
@@ -63,17 +65,27 @@ def open_source(source: Any, *, upright: bool = True) -> Source:
     if isinstance(source, (str, Path)) and is_video(source) and not os.path.isdir(source):
         return Source(_frames(Path(source), 0, upright))
     if isinstance(source, (str, Path)):
-        return Source(_numbered(_files(source, upright)), single=os.path.isfile(source))
+        files = _files(source, upright)
+        return Source(_numbered(files), single=os.path.isfile(source), count=partial(len, files))
     if isinstance(source, (np.ndarray, torch.Tensor)) and source.ndim == 4:
-        return Source(_members(source, upright))
+        return Source(_members(source, upright), count=partial(len, source))
     if source is None or is_pil(source) or isinstance(source, (np.ndarray, torch.Tensor)):
         return Source(iter([_in_memory(source, 0, "image", upright)]), single=True)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, dict, set)):
-        return Source(_members(source, upright))
+        return Source(_members(source, upright), count=partial(_count, source))
     raise DataError(
         f"source: expected {EXPECTED}, a video, the number of a camera, "
         f"or a list or generator of these; got {type(source).__name__}"
     )
+
+
+def _count(members: Iterable[Any]) -> int | None:
+    """How many pictures these are; None for a generator, and where one may be a folder, a glob or a video."""
+    if not isinstance(members, (list, tuple)):
+        return None
+    paths = [value for value in members if isinstance(value, (str, Path))]
+    known = all(os.path.isfile(path) and not is_video(path) for path in paths)
+    return len(members) if known else None
 
 
 def _files(source: str | Path, upright: bool) -> list[Item]:

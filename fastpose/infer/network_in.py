@@ -1,8 +1,9 @@
-"""From what a user calls a model to a pose network."""
+"""From what a user calls a model to a network."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.infer.engines import Engine, load_engine
 from fastpose.infer.engines_open import SUFFIXES
-from fastpose.infer.folded import folded
+from fastpose.infer.folded import folded, with_cast_convolutions
 from fastpose.infer.forward import ForwardOptions
 from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
 from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model, read_meta
@@ -48,16 +49,30 @@ def find_network(
             f"engine={engine!r}: runs files of `fastpose export`, and this is none; write one with "
             "`fastpose export WEIGHTS --out FILE.onnx`"
         )
+    return _pose(open_network(model, weights, options, _by_name, "Predictor('hrnet_w32'"))
+
+
+def open_network(
+    model: torch.nn.Module | StrPath,
+    weights: StrPath | None,
+    options: dict[str, Any],
+    by_name: Callable[[str, StrPath | None, dict[str, Any]], torch.nn.Module],
+    call: str,
+) -> torch.nn.Module:
+    """The network of a name (`by_name`), of a .safetensors file or run folder, or the one given.
+
+    call: how a name is given, for messages. Raises as `find_network`.
+    """
     if isinstance(model, str) and (weights is not None or _looks_like_name(model)):
-        return _by_name(model, weights, options)
+        return by_name(model, weights, options)
     if weights is not None or options:
         given = ", ".join((["weights"] if weights is not None else []) + sorted(options))
         raise ConfigError(f"{given}: only with the name of a model; a network or its file has its own")
     if isinstance(model, torch.nn.Module):
-        return _pose(model)
+        return model
     if not isinstance(model, (str, os.PathLike)):
         raise ConfigError(f"model: expected a name, file, run folder or network, got {type(model).__name__}")
-    return _pose(load_model(_safetensors(Path(model))))
+    return load_model(_safetensors(Path(model), call))
 
 
 def is_exported(model: torch.nn.Module | StrPath) -> bool:
@@ -95,18 +110,28 @@ def check_test(network: PoseModel, options: ForwardOptions) -> None:
 
 
 def on_device(
-    network: PoseModel, device: torch.device, dtype: torch.dtype | None, *, fold: bool
+    network: torch.nn.Module, device: torch.device, dtype: torch.dtype | None, *, fold: bool
 ) -> torch.nn.Module:
-    """The network in eval mode and channels_last; on a CPU, with `fold`, a copy for running (`folded`).
+    """The network in eval mode and channels_last; with `fold`, a copy for running (`for_running`).
 
-    dtype: that of autocast, which the copy's convolutions then have already. An exported network stays as it
-    is.
+    dtype: that of autocast. An exported network stays as it is.
     """
     network.eval()
     if isinstance(network, Engine):
         return network
-    placed: torch.nn.Module = folded(network, dtype) if fold and device.type == "cpu" else network
+    placed = for_running(network, device, dtype) if fold else network
     return placed.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def for_running(network: torch.nn.Module, device: torch.device, dtype: torch.dtype | None) -> torch.nn.Module:
+    """What computes the same faster: on a CPU a folded copy (`folded`), on a GPU under autocast one of which
+    the convolutions are cast already (`with_cast_convolutions`), else the network itself.
+
+    On a GPU BatchNorm stays, since the kernels of the exchange units take it in.
+    """
+    if device.type == "cpu":
+        return folded(network, dtype)
+    return network if dtype is None else with_cast_convolutions(network, dtype)
 
 
 def usual_keypoints(num_joints: int) -> KeypointSet:
@@ -126,7 +151,10 @@ def _looks_like_name(model: str) -> bool:
 
 def _by_name(name: str, weights: StrPath | None, options: dict[str, Any]) -> PoseModel:
     if task_of(name) != ModelMeta.task:
-        raise ConfigError(f"{name} is a {task_of(name)} network; for poses: {', '.join(list_models('pose'))}")
+        raise ConfigError(
+            f"{name} is a {task_of(name)} network, which fastpose.Segmenter runs; "
+            f"for poses: {', '.join(list_models('pose'))}"
+        )
     if weights is None:
         raise ConfigError(f"{name}: an untrained network finds nothing; give weights=FILE")
     file = weights_file(Path(weights))
@@ -146,12 +174,11 @@ def weights_file(path: Path) -> Path:
     return file
 
 
-def _safetensors(path: Path) -> Path:
+def _safetensors(path: Path, call: str) -> Path:
     file = weights_file(path)
     if file.suffix != ".safetensors":
         raise CheckpointError(
-            f"{file}: does not say which network it is for; name it, as in "
-            f"Predictor('hrnet_w32', weights={str(file)!r})"
+            f"{file}: does not say which network it is for; name it, as in {call}, weights={str(file)!r})"
         )
     return file
 
@@ -160,5 +187,7 @@ def _pose(network: torch.nn.Module) -> PoseModel:
     if isinstance(network, PoseModel):
         return network
     meta = getattr(network, "meta", None)
-    what = f"{meta.model}, for {meta.task}" if meta is not None else type(network).__name__
+    what = type(network).__name__
+    if meta is not None:
+        what = f"{meta.model}, for {meta.task}, which fastpose.Segmenter runs"
     raise ConfigError(f"model: expected a pose network of fastpose.models, got {what}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import cv2
 import numpy as np
@@ -72,6 +72,13 @@ def draw_legend(classes: ClassSet, width: int, *, shown: Sequence[int] | None = 
     return strip
 
 
+def with_legend(image: np.ndarray, classes: ClassSet, occurring: Container[int]) -> np.ndarray:
+    """The picture (H, W, 3) uint8 BGR with a legend below it of those labels that occur, but for the
+    background; the picture itself where there is none."""
+    shown = [label for label in _painted(classes) if label in occurring]
+    return np.concatenate([image, draw_legend(classes, image.shape[1], shown=shown)]) if shown else image
+
+
 def segmentation_sheet(
     images: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
@@ -101,8 +108,7 @@ def segmentation_sheet(
         cells.append(draw_segmentation(image, labels[place], classes, alpha=alpha))
     page = contact_sheet(cells, columns * (1 if truth is None else 3), cell, captions)
     occurring = set(np.unique(np.concatenate([m.ravel() for m in (*labels, *(truth or ()))])).tolist())
-    shown = [label for label in _painted(classes) if label in occurring]
-    return np.concatenate([page, draw_legend(classes, page.shape[1], shown=shown)]) if shown else page
+    return with_legend(page, classes, occurring)
 
 
 def _painted(classes: ClassSet) -> list[int]:

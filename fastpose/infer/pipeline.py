@@ -178,5 +178,5 @@ class _CutAhead(Iterator[Crop]):
     def _cut(self, image: np.ndarray, boxes: np.ndarray) -> tuple[list[Crop], float]:
         begun = time.perf_counter()
         crops = self.stages.cut(image, boxes)
-        rows = [Crop(np.ascontiguousarray(pixels), center, scale) for pixels, center, scale in crops]
+        rows = [crop._replace(pixels=np.ascontiguousarray(crop.pixels)) for crop in crops]
         return rows, time.perf_counter() - begun

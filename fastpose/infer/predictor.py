@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -12,32 +11,27 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
-from fastpose.data.affine import box_to_center_scale, crop_transform, warp_crop
-from fastpose.device import autocast_dtype
-from fastpose.errors import ConfigError, DataError
-from fastpose.infer.boxes_in import Found, usable_boxes, with_boxes
-from fastpose.infer.detectors import Detector, call_detector, pick_detector
+from fastpose.errors import DataError
+from fastpose.infer.boxes_in import with_boxes
+from fastpose.infer.cutting import Warp
+from fastpose.infer.detectors import Detector
+from fastpose.infer.find_people import PeopleFinder
 from fastpose.infer.follow import RATE, pick_following
-from fastpose.infer.forward import ForwardOptions
-from fastpose.infer.graphs import CropForward
 from fastpose.infer.items import Item, open_source
-from fastpose.infer.network_in import check_test, device_for, find_network, on_device, settle, usual_keypoints
+from fastpose.infer.network_in import find_network, on_device, usual_keypoints
 from fastpose.infer.pipeline import reading_threads
+from fastpose.infer.predictor_options import (
+    check_running,
+    check_switches,
+    check_using,
+    crop_stages,
+    forward_options,
+)
 from fastpose.infer.result import Boxes, Keypoints, Result
-from fastpose.infer.results import FileBoxes
 from fastpose.infer.run_pictures import run_pictures
 from fastpose.infer.smooth import OneEuro
-from fastpose.infer.stages import Crops, Joints, Picture, Stages
+from fastpose.infer.stages import Picture, Stages
 from fastpose.infer.track import Tracker
-from fastpose.reference.decode import check_refinement
-
-logger = logging.getLogger(__name__)
-
-NO_BOXES = (
-    "no boxes and no detector: each picture is taken as one person, cut out to its edges. For pictures with "
-    "more around the person give boxes=, or detector='ultralytics:yolo11n.pt' and the like, or "
-    "detector='people', which is built in and misses most people; detector='whole' silences this"
-)
 
 
 class Predictor:
@@ -65,8 +59,12 @@ class Predictor:
             pixels are taken as they are stored, as COCO's annotations and the official code do.
         workers: threads that read and cut picture files ahead of the network; 'auto' chooses by the device
             and the cores, 0 is none. The results are the same.
+        warp: who cuts the crops, with the same pixels: 'gpu' the network's device, to which only the parts
+            that they show travel, 'cpu' the threads, 'auto' a GPU that there is.
         compile: False, True, 'default' or 'max-autotune': the network through torch.compile.
         graph: on a GPU hold the network with all around it as CUDA graphs, see `fastpose.infer.graphs`.
+        fold: run a copy of the network with every BatchNorm inside the convolution before it, where that is
+            faster; what becomes of the network later does not reach it. None: unless a network is given.
         options: of the model's factory, for a name: `num_joints`, `keypoints`, `input_size`,
             `channel_order`, `mean`, `std`.
 
@@ -91,39 +89,33 @@ class Predictor:
         rate: float = RATE,
         upright: bool = True,
         workers: int | Literal["auto"] = "auto",
+        warp: Warp = "auto",
         compile: bool | str = False,
         graph: bool = True,
+        fold: bool | None = None,
         **options: Any,
     ) -> None:
-        check_refinement("none" if refine == "auto" else refine, blur_kernel)
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size: expected a whole number above 0, got {batch_size!r}")
+        check_using(flip_test, refine, blur_kernel, upright, track, smooth, rate)
+        check_running(device, amp, batch_size, workers, warp, compile, graph, fold)
         network = find_network(model, weights, engine=engine, amp=amp, **options)
         self.meta = network.meta
         self.keypoints = self.meta.keypoints or usual_keypoints(self.meta.num_joints)
-        self.device = device_for(network, device)
-        self.detector, self.detector_name = pick_detector(detector)
-        self.batch_size, self.upright = batch_size, upright
-        self._told = detector is not None
+        self.options = forward_options(network, device, self.keypoints, amp, flip_test, refine, blur_kernel)
+        self.device = self.options.device
+        self.find = PeopleFinder(detector)
         self.following = pick_following(track, smooth, rate, self.keypoints.sigmas)
-        dtype = autocast_dtype(amp, self.device)
-        # A network that was given is somebody's, who may go on training it.
-        self.model = on_device(network, self.device, dtype, fold=not isinstance(model, torch.nn.Module))
-        usual = settle(network, refine)
-        self.options = ForwardOptions(
-            self.device,
-            self.keypoints.flip_index,
-            flip_test=flip_test,
-            refine=usual[0],
-            shift=usual[1],
-            blur_kernel=blur_kernel,
-            dtype=dtype,
-            mean=self.meta.mean,
-            std=self.meta.std,
-        )
-        check_test(network, self.options)
+        self.batch_size, self.upright = batch_size, upright
         self.workers = reading_threads(workers, self.device)
-        self.forward = CropForward(self.model, self.options, largest=batch_size, compile=compile, graph=graph)
+        owned = not isinstance(model, torch.nn.Module)  # one that is given may go on training
+        self.model = on_device(network, self.device, self.options.dtype, fold=owned if fold is None else fold)
+        self.cut, self.forward = crop_stages(
+            network, self.model, self.options, warp, batch_size, compile, graph
+        )
+
+    @property
+    def detector(self) -> Detector | None:
+        """What looks for people where no boxes are given; None where the whole picture is one."""
+        return self.find.detector
 
     def warm_up(self, *people: int) -> Predictor:
         """Gets over with what the first batches of these numbers of persons would wait for: compiling,
@@ -158,8 +150,9 @@ class Predictor:
                 camera needs it, and a long video.
 
         A picture that cannot be read raises its ImageError where it is the whole source, and is a Result with
-        `error` among several. Arguments of another form raise DataError.
+        `error` among several. Arguments of another form raise DataError, or ConfigError for `stream`.
         """
+        check_switches(stream=stream)
         pictures = open_source(source, upright=self.upright)
         if pictures.endless and not stream:
             raise DataError(f"camera {source} never ends: use stream=True")
@@ -178,9 +171,9 @@ class Predictor:
     def _results(self, items: Iterable[Item], *, strict: bool, keep_pixels: bool) -> Iterator[Result]:
         stages = Stages(
             read=lambda item: item.load(),
-            find=self._find,
-            cut=self._cut,
-            forward=self._forward,
+            find=self.find,
+            cut=self.cut,
+            forward=self.forward,
             gather=partial(self._gather, keep_pixels),
             batch_size=self.batch_size,
             keep_pixels=keep_pixels,
@@ -192,36 +185,6 @@ class Predictor:
                 if strict and result.error is not None:
                     raise result.error
                 yield result
-
-    def _find(self, item: Item, image: np.ndarray) -> Found:
-        """The boxes that belong to the picture, else what the detector finds, else the whole picture."""
-        height, width = image.shape[:2]
-        own = item.boxes
-        if isinstance(own, FileBoxes):
-            found = usable_boxes(own.boxes, own.scores, width, height)
-            found.image_id = own.image_id
-            return found
-        if own is not None:
-            boxes, scores = own
-            return usable_boxes(boxes, scores, width, height)
-        if self.detector is not None:
-            return call_detector(self.detector, self.detector_name, image)
-        if not self._told:
-            logger.warning(NO_BOXES)
-            self._told = True
-        return usable_boxes([[0, 0, width, height]], None, width, height, by=self.detector_name)
-
-    def _cut(
-        self, image: np.ndarray, boxes: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        size = self.meta.input_size
-        center, scale = box_to_center_scale(boxes, size[0] / size[1])
-        for c, s in zip(center, scale, strict=True):
-            crop = warp_crop(image, crop_transform(self.meta.codec, c, s, 0.0, size), size)
-            yield crop[..., ::-1] if self.meta.channel_order == "rgb" else crop, c, s
-
-    def _forward(self, crops: Crops) -> Callable[[], Joints]:
-        return self.forward(crops)
 
     def _gather(self, keep_pixels: bool, picture: Picture) -> Result:
         item, found, joints = picture.item, picture.found, self.keypoints.num_joints

@@ -16,12 +16,13 @@ from fastpose.infer.results import write_png
 
 if TYPE_CHECKING:
     from fastpose.infer.result import Result
+    from fastpose.infer.segmentation_result import SegmentationResult
 
 FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 REMEDY = "save the picture with .save(path) and open the file"
 
 
-def save_picture(result: Result, path: Path, drawn: np.ndarray) -> Path:
+def save_picture(result: Result | SegmentationResult, path: Path, drawn: np.ndarray) -> Path:
     """See `Result.save`."""
     if path.suffix.lower() not in FORMATS:
         raise OutputError(f"{path}: name a picture of the kinds {', '.join(FORMATS)}")

@@ -8,13 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TypeVar
 
 from fastpose.infer.items import Item
 from fastpose.infer.pipeline import read_ahead
 from fastpose.infer.result import Result
 from fastpose.infer.stages import Crop, Crops, Joints, Picture, Stages, add_time
+
+T = TypeVar("T")
 
 KEPT_BYTES = 256 << 20
 """Of pixels that wait with their pictures for a batch to fill."""
@@ -24,19 +25,24 @@ def run_pictures(items: Iterable[Item], stages: Stages) -> Generator[Result, Non
     """One result a picture, in the order of the items.
 
     The batches hold the same crops in the same places whatever the number of threads. At most one picture's
-    pixels and `batch_size` crops are in memory, and with `keep_pixels` as many pictures as fit into
-    KEPT_BYTES, but no more than `batch_size`; what lies in batches in flight comes on top, and with
-    `workers` what `fastpose.infer.pipeline.read_ahead` says. Not more than `batch_size` pictures, for each
-    batch in flight and the one that fills, are taken from the source and from what is read ahead before the
-    first result is handed out, and a live picture's result comes before the next is read.
+    pixels and `batch_size` crops, or parts of pictures of up to four times their bytes, are in memory, and
+    with `keep_pixels` as many pictures as fit into KEPT_BYTES, but no more than `batch_size`; what lies in
+    batches in flight comes on top, and with `workers` what `fastpose.infer.pipeline.read_ahead` says. Not
+    more than `batch_size` pictures, for each batch in flight and the one that fills, are taken from the
+    source and from what is read ahead before the first result is handed out, and a live picture's result
+    comes before the next is read. An error of the source, a detector or a cutter is raised behind the results
+    of all pictures before it.
     """
     waiting: deque[Picture] = deque()
     batches = _Batches(stages)
+    errors: list[Exception] = []
     with closing(_started(items, stages)) as started:
-        for picture, crops in started:
+        for picture, crops in _until_error(started, errors):
             waiting.append(picture)
-            for crop in crops:
+            for crop in _until_error(crops, errors):
                 batches.add(picture, crop)
+            if errors:
+                break
             if not stages.keep_pixels:
                 picture.image = None
             unsent = batches.unsent(waiting)
@@ -48,6 +54,16 @@ def run_pictures(items: Iterable[Item], stages: Stages) -> Generator[Result, Non
                 yield from _results(waiting, stages)
     batches.finish()
     yield from _results(waiting, stages)
+    if errors:
+        raise errors[0]
+
+
+def _until_error(things: Iterable[T], errors: list[Exception]) -> Iterator[T]:
+    """All there is before an error, which is put into `errors`."""
+    try:
+        yield from things
+    except Exception as error:
+        errors.append(error)
 
 
 def _results(waiting: deque[Picture], stages: Stages) -> Iterator[Result]:
@@ -108,8 +124,7 @@ class _Batches:
         """Sends the crops on their way, and collects batches until no more than `in_flight` are there."""
         if self.crops:
             begun = time.perf_counter()
-            pixels, center, scale = (np.stack(column) for column in zip(*self.crops, strict=True))
-            joints = self.stages.forward(Crops(pixels, center, scale))
+            joints = self.stages.forward(Crops.of(self.crops))
             self.flying.append(_Started(joints, self.owners, time.perf_counter() - begun))
             self.crops, self.owners = [], []
         while len(self.flying) > self.stages.in_flight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,13 @@ from fastpose.nn.normalize import normalize_crops
 
 PASS_PIXELS = 2**20
 """Pixels in one forward pass of several windows: it is their activations that memory must hold."""
+WHOLE_PIXELS = 2**21
+"""Pixels up to which `window="auto"` takes a picture whole; those of Cityscapes, 2048x1024, just fit."""
+WINDOW_SIDE = 1024
+"""Pixels on a side of the windows of `window="auto"`, more where the training crops are larger."""
+MAX_SCALE = 10
+
+Window = tuple[int, int] | Literal["auto"] | None
 
 
 @torch.inference_mode()
@@ -27,52 +35,62 @@ def class_probabilities(
     *,
     device: torch.device,
     dtype: torch.dtype | None = None,
-    window: tuple[int, int] | None = None,
+    window: Window = None,
     stride_rate: float = 2 / 3,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
 ) -> Tensor:
-    """Pictures of one size -> the probability of every class at every pixel.
+    """The probability of every class at every pixel of (B, H, W, 3) uint8 pictures: (B, C, H, W) float32.
 
-    The network is left in eval mode.
-    A picture and its mirror image count as the mean of their logits, before the softmax; where windows
-    overlap, and over the scales, the probabilities are averaged. The windows of a picture are all of one size
-    and cover it; the last ones are moved back to its edge. No more windows go through the network at once
-    than make up a megapixel, so the memory of a pass does not grow with the picture; without `window` it
-    does.
+    The classes of a pixel sum to 1. A picture and its mirror image count as the mean of their logits, before
+    the softmax; where windows overlap, and over the scales, probabilities are averaged. The network is left
+    in eval mode. Raises ValueError for other images, ConfigError for another argument that cannot be.
 
     Args:
-        images: (B, H, W, 3) uint8, channels in the order of `model.meta`.
-        device: where the network is and the result will be.
-        dtype: of autocast, None for float32.
-        window: (width, height) of the windows in pixels of the scaled picture, None for the whole of it. A
-            smaller picture goes through whole, without padding.
-        stride_rate: distance between windows as a part of their size, above 0 and at most 1.
+        images: channels in the order of `model.meta`.
+        device, dtype: where the network is and the result will be; that of autocast, None for float32.
+        window, stride_rate: see `window_size` and `window_starts`. No more windows than make up a megapixel
+            go through the network at once, so a pass takes no more memory for a larger picture.
         scales: the picture is taken at each of these sizes, 1 for its own (bilinear).
         flip: takes the mirrored picture too.
-
-    Returns:
-        (B, C, H, W) float32; the classes of a pixel sum to 1.
-
-    Raises:
-        ValueError: `images` is something else.
-        ConfigError: another argument cannot be.
     """
-    _check(images, window, stride_rate, scales)
+    _check_images(images)
+    check_passes(window, stride_rate, scales)
     model.eval()
     pictures = normalize_crops(images.to(device), model.meta.mean, model.meta.std)
     height, width = pictures.shape[2:]
-    total = torch.zeros((len(images), model.meta.num_classes, height, width), device=device)
+    total: Tensor | None = None  # everything in place: for a large picture these are the largest arrays
     for scale in scales:
         size = tuple(max(1, math.floor(n * scale + 0.5)) for n in (height, width))
         scaled = pictures if size == (height, width) else _resized(pictures, size)
         found = _slide(model, scaled, window, stride_rate, flip, dtype)
-        total += found if size == (height, width) else _resized(found, (height, width))
-    return total / len(scales)
+        found = found if size == (height, width) else _resized(found, (height, width))
+        total = found if total is None else total.add_(found)
+    assert total is not None  # `check_passes` wants at least one scale
+    return total.div_(len(scales))
+
+
+def window_size(
+    window: Window, picture: tuple[int, int], input_size: tuple[int, int] = (0, 0)
+) -> tuple[int, int]:
+    """(width, height) of the windows that a picture (width, height) is taken in; all are of one size.
+
+    A window is no larger than the picture, and None is the whole of it. 'auto' takes a picture of up to
+    WHOLE_PIXELS whole, and a larger one in windows of WINDOW_SIDE, or of `input_size` in a direction in
+    which that is more.
+    """
+    if window == "auto":
+        whole = picture[0] * picture[1] <= WHOLE_PIXELS
+        window = None if whole else (max(WINDOW_SIDE, input_size[0]), max(WINDOW_SIDE, input_size[1]))
+    return picture if window is None else (min(window[0], picture[0]), min(window[1], picture[1]))
 
 
 def window_starts(length: int, window: int, stride_rate: float) -> list[int]:
-    """Where windows begin that cover `length` pixels; one at 0 where `window` is at least as long."""
+    """Where windows begin that cover `length` pixels; one at 0 where `window` is at least as long.
+
+    The next one begins `stride_rate`, above 0 and at most 1, of a window further on; the last one is moved
+    back to the edge.
+    """
     if window >= length:
         return [0]
     stride = max(1, int(window * stride_rate))
@@ -83,14 +101,14 @@ def window_starts(length: int, window: int, stride_rate: float) -> list[int]:
 def _slide(
     model: SegmentationModel,
     pictures: Tensor,
-    window: tuple[int, int] | None,
+    window: Window,
     stride_rate: float,
     flip: bool,
     dtype: torch.dtype | None,
 ) -> Tensor:
     """Normalised pictures (B, 3, h, w) -> probabilities (B, C, h, w), averaged over the windows."""
     batch, _, height, width = pictures.shape
-    w, h = (width, height) if window is None else (min(window[0], width), min(window[1], height))
+    w, h = window_size(window, (width, height), model.meta.input_size)
     rows, columns = window_starts(height, h, stride_rate), window_starts(width, w, stride_rate)
     total = pictures.new_zeros((batch, model.meta.num_classes, height, width))
     count = pictures.new_zeros((height, width))
@@ -103,7 +121,7 @@ def _slide(
         windows = torch.stack([pictures[i, :, y : y + h, x : x + w] for i, y, x in part])
         for (i, y, x), found in zip(part, _probabilities(model, windows, flip, dtype), strict=True):
             total[i, :, y : y + h, x : x + w] += found
-    return total / count
+    return total.div_(count)
 
 
 def _probabilities(
@@ -124,15 +142,25 @@ def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def _check(
-    images: Tensor, window: tuple[int, int] | None, stride_rate: float, scales: Sequence[float]
-) -> None:
+def _check_images(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != torch.uint8 or 0 in images.shape[1:]:
         raise ValueError(f"images: expected (B, H, W, 3) uint8, got {tuple(images.shape)} {images.dtype}")
+
+
+def check_passes(window: object, stride_rate: object, scales: object) -> None:
+    """ConfigError for arguments of `class_probabilities` that cannot be."""
     sides = window if isinstance(window, tuple | list) else ()
-    if window is not None and (len(sides) != 2 or not all(type(n) is int and n > 0 for n in sides)):
-        raise ConfigError(f"window must be (width, height) in pixels, got {window!r}")
-    if not 0 < stride_rate <= 1:
+    fits = len(sides) == 2 and all(type(n) is int and n > 0 for n in sides)
+    if not fits and window is not None and window != "auto":
+        raise ConfigError(f"window must be (width, height) in pixels, 'auto' or None, got {window!r}")
+    if not _is_number(stride_rate) or not 0 < stride_rate <= 1:
         raise ConfigError(f"stride_rate must be above 0 and at most 1, got {stride_rate!r}")
-    if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
-        raise ConfigError(f"scales must be one or more numbers above 0, got {scales!r}")
+    sizes = scales if isinstance(scales, tuple | list) else ()
+    if not sizes or not all(_is_number(scale) and 0 < scale <= MAX_SCALE for scale in sizes):
+        raise ConfigError(
+            f"scales must be one or more numbers above 0 and at most {MAX_SCALE}, got {scales!r}"
+        )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -36,6 +36,8 @@ def find_images(sources: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def _expand(source: str | Path) -> list[Path]:
+    if source == "":
+        raise ImageError("source: an empty name; the working folder is '.'")
     path = Path(source)
     if path.is_file():
         if not _is_picture(path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
@@ -18,20 +18,39 @@ from fastpose.infer.result import Result
 
 class Crop(NamedTuple):
     """A person cut out: pixels (height, width, 3) uint8 in the network's channel order, center and scale
-    (2,)."""
+    (2,).
+
+    Or the part of the picture that the crop shows, for the device to cut: pixels BGR of any size, matrix
+    (2, 3) float64 from the picture to the crop, and origin (2,) int32, the part's corner (x, y) in it.
+    """
 
     pixels: np.ndarray
     center: np.ndarray
     scale: np.ndarray
+    matrix: np.ndarray | None = None
+    origin: np.ndarray | None = None
 
 
 @dataclass
 class Crops:
-    """Persons cut out: pixels (B, H, W, 3) uint8 in the network's channel order, center and scale (B, 2)."""
+    """Persons cut out: pixels (B, H, W, 3) uint8 in the network's channel order, center and scale (B, 2).
 
-    pixels: np.ndarray
+    Or parts of pictures as in `Crop`: a list of pixels, matrix (B, 2, 3) and origin (B, 2).
+    """
+
+    pixels: np.ndarray | list[np.ndarray]
     center: np.ndarray
     scale: np.ndarray
+    matrix: np.ndarray | None = None
+    origin: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, crops: Sequence[Crop]) -> Crops:
+        """A batch of one or more."""
+        pixels, center, scale, *place = zip(*crops, strict=True)
+        if place[0][0] is None:
+            return cls(np.stack(pixels), np.stack(center), np.stack(scale))
+        return cls(list(pixels), np.stack(center), np.stack(scale), *map(np.stack, place))
 
 
 @dataclass
@@ -55,7 +74,7 @@ class Stages:
 
     read: Callable[[Item], np.ndarray]
     find: Callable[[Item, np.ndarray], Found]
-    cut: Callable[[np.ndarray, np.ndarray], Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+    cut: Callable[[np.ndarray, np.ndarray], Iterator[Crop]]
     forward: Callable[[Crops], Callable[[], Joints]]
     gather: Callable[[Picture], Result]
     batch_size: int = 32
@@ -106,7 +125,7 @@ class Picture:
                 crop = next(crops, None)
             if crop is None:
                 return
-            yield Crop(*crop)
+            yield crop
 
 
 class timed:

@@ -60,10 +60,15 @@ def pckh_from_arrays(
 ) -> dict[str, float]:
     """PCKh in percent, from arrays in one common frame.
 
-    A joint is correct when its error is at most the threshold times the head size. `Mean` is at 0.5 and, like
-    the other means, weighs each joint by how often it is labelled, pelvis and thorax left out. `Mean@0.1` is
-    at 0.10. `Mean@0.11` is at 0.11: it is what the official hrnet, sb and prtr code prints, and its papers
-    give, under the name "Mean@0.1" (they read index 11 of 0, 0.01, ...).
+    A joint is correct when its error is at most the threshold times the head size. `Mean` is at 0.5 and
+    weighs each joint by how often it is labelled, pelvis and thorax left out. `Mean@0.1` is the same at 0.10.
+    `Mean@0.11` is at 0.11: it is what the official hrnet, sb and prtr code prints, and its papers give, under
+    the name "Mean@0.1" (they read index 11 of 0, 0.01, ...).
+
+    The last two are the means of hourglass networks, at 0.5, where an error equal to the threshold is wrong:
+    `Mean unweighted` over 14 joints, pelvis and thorax left out, however often they are labelled
+    (pytorch-pose); `Mean pooled` over all labels of all 16 joints (pytorch_stacked_hourglass test.py, which
+    takes the head size from its own annotation file).
 
     Args:
         keypoints, truth: (N, 16, 2), joints in the order of MPII_16.
@@ -71,8 +76,8 @@ def pckh_from_arrays(
         head_size: (N,), already 0.6 x the diagonal of the head box, in the unit of the keypoints.
 
     Returns:
-        Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle, Mean, Mean@0.1, Mean@0.11; nan where no joint is
-        labelled.
+        Head, Shoulder, Elbow, Wrist, Hip, Knee, Ankle, Mean, Mean@0.1, Mean@0.11, Mean unweighted, Mean
+        pooled; nan where no joint is labelled.
 
     Raises:
         DataError: shapes disagree.
@@ -82,10 +87,11 @@ def pckh_from_arrays(
     error = np.linalg.norm(keypoints - truth, axis=2)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = error / head_size[:, None]
-    joints = _rates(scaled, visible, 0.5)
+    joints = _rates(scaled <= 0.5, visible)
     columns = {name: float(np.mean(joints[list(indices)])) for name, indices in COLUMNS.items()}
     thresholds = {"Mean": 0.5, "Mean@0.1": 0.10, "Mean@0.11": 0.11}
-    return columns | {name: _mean(scaled, visible, value) for name, value in thresholds.items()}
+    means = {name: _mean(scaled <= value, visible) for name, value in thresholds.items()}
+    return columns | means | _hourglass_means(scaled < 0.5, visible)
 
 
 def _check_arrays(
@@ -103,20 +109,29 @@ def _check_arrays(
             raise DataError(f"{name}: expected {shape}, got {array.shape}")
 
 
-def _rates(scaled: np.ndarray, visible: np.ndarray, threshold: float) -> np.ndarray:
+def _rates(correct: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """(16,) percent of each joint's labelled instances that are correct; nan where there is none."""
     labelled = visible.sum(axis=0)
-    correct = ((scaled <= threshold) & visible).sum(axis=0)
-    return np.divide(100.0 * correct, labelled, out=np.full(len(labelled), np.nan), where=labelled > 0)
+    hits = (correct & visible).sum(axis=0)
+    return np.divide(100.0 * hits, labelled, out=np.full(len(labelled), np.nan), where=labelled > 0)
 
 
-def _mean(scaled: np.ndarray, visible: np.ndarray, threshold: float) -> float:
+def _mean(correct: np.ndarray, visible: np.ndarray) -> float:
     weight = visible.sum(axis=0).astype(np.float64)
     weight[list(LEFT_OUT)] = 0.0
     if not weight.any():
         return float("nan")
-    rates = np.nan_to_num(_rates(scaled, visible, threshold))
+    rates = np.nan_to_num(_rates(correct, visible))
     return float(np.sum(rates * (weight / weight.sum())))
+
+
+def _hourglass_means(correct: np.ndarray, visible: np.ndarray) -> dict[str, float]:
+    rates = np.delete(_rates(correct, visible), LEFT_OUT)
+    rates, labels = rates[~np.isnan(rates)], int(visible.sum())
+    return {
+        "Mean unweighted": float(rates.mean()) if rates.size else float("nan"),
+        "Mean pooled": 100.0 * int((correct & visible).sum()) / labels if labels else float("nan"),
+    }
 
 
 def _load_mat(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -63,11 +63,14 @@ class Hourglass(PoseModel):
     Every stack predicts, in training and in evaluation, and `heatmaps` lists the predictions for a loss over
     all of them. H and W must be multiples of `config.stride` (else ValueError): scales are halved and joined
     again. Names of parameters as in pytorch_stacked_hourglass models/posenet.py, without the ones that never
-    get a gradient there: shortcuts that nobody calls. Files that hold them load all the same.
+    get a gradient there: shortcuts that nobody calls. Files that hold them load all the same. The number of
+    modules is that of `config`, and travels in `meta`.
     """
 
+    has_modules = True
+
     def __init__(self, config: HourglassConfig, meta: ModelMeta) -> None:
-        super().__init__(meta)
+        super().__init__(replace(meta, num_modules=config.num_modules))
         self.config = config
         stacks, width = range(config.stacks), config.width
         self.pre = _stem(config)

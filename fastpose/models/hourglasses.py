@@ -8,7 +8,7 @@ from fastpose.models.hourglass import Hourglass, HourglassConfig
 from fastpose.models.meta import ModelMeta, StrPath, Triple
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_input_size
-from fastpose.models.weights import load_weights
+from fastpose.models.weights import layer_options, load_weights
 
 __all__ = [
     "hourglass2",
@@ -37,8 +37,9 @@ def _create(
     weights: StrPath | None,
     options: dict[str, Any],
 ) -> Hourglass:
-    config = HourglassConfig(stacks, **variant)
-    model = Hourglass(config, meta.with_options(options))
+    meta = meta.with_options(layer_options(meta.model, weights)).with_options(options)
+    config = HourglassConfig(stacks, num_modules=meta.num_modules, **variant)
+    model = Hourglass(config, meta)
     if weights is not None:
         load_weights(model, weights)
         model.meta = model.meta.with_options(options)
@@ -58,7 +59,8 @@ def hourglass2(num_joints: int = 16, *, weights: StrPath | None = None, **option
     the official initialisation. Options: `channel_order` ('rgb' | 'bgr'), `input_size` (width, height) in
     pixels, `keypoints` (KeypointSet), `mean` and `std` of pixel / 255. They override what the weights file
     says; where neither speaks, 'rgb' and (256, 256) hold, the pixels go in as pixel / 255 and the keypoints
-    are None.
+    are None. And `num_modules`, residuals at each place (the paper's Torch code: nModules), which are 1
+    where the file does not say.
     Raises ConfigError for an argument that cannot be, CheckpointError for a file that cannot be used.
     """
     return _create(2, {}, _meta("hourglass2", num_joints, NO_MEAN), weights, options)
@@ -74,8 +76,7 @@ def hourglass8(num_joints: int = 16, *, weights: StrPath | None = None, **option
 def hourglass2_paper(num_joints: int = 16, *, weights: StrPath | None = None, **options: Any) -> Hourglass:
     """The paper's network with a stem that is 256 wide from its second residual on; 6.7 million parameters.
 
-    Arguments as for `hourglass2`, but the mean of MPII is taken from pixel / 255. More residuals at each
-    place: `Hourglass(HourglassConfig(2, num_modules=2), meta)`.
+    Arguments as for `hourglass2`, but the mean of MPII is taken from pixel / 255.
     """
     return _create(2, PAPER, _meta("hourglass2_paper", num_joints), weights, options)
 

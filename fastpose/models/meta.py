@@ -24,9 +24,8 @@ CHANNEL_ORDERS = ("rgb", "bgr")
 class Meta:
     """How to feed a network. What networks of one task have in common; see `ModelMeta`, `SegmentationMeta`.
 
-    `task` is the kind of network, `outputs` how many joints or classes it predicts (the field
-    `outputs_name`), `options` the fields that a factory takes as keyword options and `layer_options` those
-    of them on which shapes of layers may depend.
+    `task` is the kind of network, `outputs` how many joints or classes it predicts (field `outputs_name`),
+    `options` the fields that a factory takes as keywords, `layer_options` those on which layers may depend.
     """
 
     task: ClassVar[str]
@@ -82,8 +81,9 @@ class ModelMeta(Meta):
     `input_size` is (width, height) in pixels; `channel_order` is that of the pixels the weights were trained
     on ('rgb' or 'bgr'); `mean` and `std` normalise pixel / 255 in the order of the channels as fed (the
     official BGR weights were trained with ImageNet's RGB statistics); `keypoints` is None where the weights
-    do not say; `codec` says what joints were made into, 'msra', 'udp' or 'simcc' (see `fastpose.codecs`), and
-    `split_ratio` how many bins of SimCC there are a pixel. Values that cannot be raise ConfigError.
+    do not say; `codec` says what joints were made into, 'msra', 'udp' or 'simcc' (see `fastpose.codecs`),
+    `split_ratio` how many bins of SimCC there are a pixel, and `num_modules` how many residuals at each place
+    of an hourglass. Values that cannot be raise ConfigError.
     """
 
     model: str
@@ -95,17 +95,19 @@ class ModelMeta(Meta):
     std: Triple = STD
     codec: str = "msra"
     split_ratio: float = 2.0
+    num_modules: int = 1
 
     task: ClassVar[str] = "pose"
     outputs_name: ClassVar[str] = "num_joints"
     options: ClassVar[tuple[str, ...]] = (
-        "channel_order", "input_size", "keypoints", "mean", "std", "codec", "split_ratio",
+        "channel_order", "input_size", "keypoints", "mean", "std", "codec", "split_ratio", "num_modules",
     )  # fmt: skip
-    layer_options: ClassVar[tuple[str, ...]] = ("input_size", "split_ratio")
+    layer_options: ClassVar[tuple[str, ...]] = ("input_size", "split_ratio", "num_modules")
 
     def __post_init__(self) -> None:
-        if not _is_count(self.num_joints):
-            raise ConfigError(f"num_joints must be a whole number above 0, got {self.num_joints!r}")
+        for name in ("num_joints", "num_modules"):
+            if not _is_count(getattr(self, name)):
+                raise ConfigError(f"{name} must be a whole number above 0, got {getattr(self, name)!r}")
         self._check_feeding()
         check_codec(self.codec, self.model)
         if type(self.split_ratio) not in (int, float) or not 0 < self.split_ratio <= 16:
@@ -162,10 +164,9 @@ class SegmentationMeta(Meta):
         if type(self.bn_momentum) not in (int, float) or not 0 < self.bn_momentum <= 1:
             raise ConfigError(f"bn_momentum must be above 0 and at most 1, got {self.bn_momentum!r}")
         if self.classes is not None and self.classes.num_classes != self.num_classes:
-            raise ConfigError(
-                f"class set {self.classes.name!r} has {self.classes.num_classes} classes, "
-                f"the model {self.num_classes}: give num_classes={self.classes.num_classes}"
-            )
+            known, count = self.classes.name, self.classes.num_classes
+            message = f"class set {known!r} has {count} classes, the model {self.num_classes}"
+            raise ConfigError(f"{message}: give num_classes={count}")
 
 
 def meta_from_json(text: str) -> ModelMeta | SegmentationMeta:
@@ -191,19 +192,17 @@ def _is_count(value: object) -> bool:
 
 
 def _triple(name: str, values: object) -> Triple:
-    if not isinstance(values, tuple | list) or len(values) != 3:
+    three: list[Any] = list(values) if isinstance(values, tuple | list) and len(values) == 3 else [None]
+    if not all(isinstance(v, int | float) and abs(v) < 1e6 for v in three):  # NaN is not below
         raise ConfigError(f"{name} must be three numbers, one a channel, got {values!r}")
-    if not all(isinstance(value, int | float) and abs(value) < 1e6 for value in values):  # NaN is not below
-        raise ConfigError(f"{name} must be three numbers, one a channel, got {values!r}")
-    first, second, third = (float(value) for value in values)
+    first, second, third = map(float, three)
     return first, second, third
 
 
 class Network(nn.Module):
     """An nn.Module that knows its meta and which of its parts an ImageNet backbone can fill.
 
-    `backbone_layers` are first name segments; `backbone_extra` are prefixes of names in those layers that
-    backbone files have and the network has not.
+    `backbone_layers` are first name segments, `backbone_extra` prefixes of names that only such files have.
     """
 
     backbone_layers: ClassVar[tuple[str, ...]] = ()
@@ -226,15 +225,19 @@ class PoseModel(Network):
     """A network that finds joints in crops (B, 3, H, W).
 
     `output` says what it predicts: 'heatmaps', 'queries' (see `fastpose.models.prtr`) or 'bins' (see
-    `fastpose.models.simcc`). A codec that no such network speaks raises ConfigError.
+    `fastpose.models.simcc`). A codec that no such network speaks raises ConfigError, and so does a
+    `num_modules` above 1 where the network has none (`has_modules`).
     """
 
     output: ClassVar[Literal["heatmaps", "queries", "bins"]] = "heatmaps"
+    has_modules: ClassVar[bool] = False
     meta: ModelMeta
 
     def __init__(self, meta: ModelMeta) -> None:
         super().__init__(meta)
         check_codec(meta.codec, meta.model, self.output)
+        if meta.num_modules != 1 and not self.has_modules:
+            raise ConfigError(f"{meta.model}: num_modules={meta.num_modules} is of hourglasses; leave it out")
 
     def heatmaps(self, output: Tensor) -> list[Tensor]:
         """The network's output -> its heatmaps (B, K, h, w), the final ones last; a loss takes them all."""

@@ -144,6 +144,12 @@ def _check_meta(path: Path, file: Meta, model: Meta) -> None:
             f"{path}: holds {file.model} with {file.counted}, not {model.model} with {model.counted}; "
             f"use create_model({file.model!r}, {file.outputs}, weights=...)"
         )
+    modules = [getattr(meta, "num_modules", 1) for meta in (file, model)]
+    if modules[0] != modules[1]:
+        raise CheckpointError(
+            f"{path}: holds {file.model} with num_modules={modules[0]}, not {modules[1]}; "
+            f"leave it out, or give num_modules={modules[0]}"
+        )
 
 
 def _backbone_part(

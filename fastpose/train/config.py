@@ -22,6 +22,7 @@ class ModelConfig:
     weights: str | None = None  # official .pth, mmpose .pth, ImageNet backbone, or .safetensors
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # auto: what the weights say, else the network's
     align_corners: bool | Literal["auto"] = "auto"  # of segmentation networks; auto: as channel_order
+    num_modules: int | Literal["auto"] = "auto"  # residuals at each place of an hourglass; auto: likewise
 
 
 @dataclass
@@ -123,6 +124,8 @@ class ValConfig:
     scales: list[float] = field(default_factory=lambda: [1.0])  # of a picture, averaged, for segmentation
     refine: Refinement = "auto"  # how a peak becomes a point; auto: quarter for msra, dark_udp for udp
     blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark(_udp); auto: 11 for data.sigma 2, 17 for 3
+    cell_offset: float = 0.0  # cells added to a heatmap's peak in x and y; pytorch_stacked_hourglass: 0.5
+    background: bool = False  # of queries: the class for no keypoint is in the softmax (INCLUDE_BG_LOGIT)
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
     detections: str | None = None  # json of detector boxes; the path may start at data.root
     score_threshold: float = 0.0  # least score of a detector box

@@ -60,12 +60,14 @@ def check_config(config: Config) -> None:
     for key, length in LENGTHS.items():
         if len(_value(config, key)) != length:
             raise ConfigError(f"{key}={_value(config, key)}: must be {length} numbers")
+    if config.model.num_modules != "auto" and config.model.num_modules < 1:
+        raise ConfigError(f"model.num_modules={config.model.num_modules}: must be auto or at least 1")
     _check_data(config)
     _check_segmentation(config)
     name = config.run.name or config.name
     if Path(name).name != name or name == "..":
         raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
-    for key in ("val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
+    for key in ("val.cell_offset", "val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
         if not 0 <= _value(config, key) <= 1:
             raise ConfigError(f"{key}={_value(config, key)}: must be between 0 and 1")
     if config.train.backbone_lr is not None and not config.train.backbone_lr > 0:

@@ -40,8 +40,8 @@ def find_config(name: str | os.PathLike[str]) -> Path:
 def load_config(name: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Config:
     """The configuration `name` with `key=value` overrides applied.
 
-    A file may name another in `base:` (relative to itself) and states only what differs. Unknown keys and
-    values of the wrong type are errors that name the key and the nearest known one.
+    A file may name another in `base:` (relative to itself, or a shipped one) and states only what differs.
+    Unknown keys and values of the wrong type are errors that name the key and the nearest known one.
     """
     path = find_config(name)
     values = _read(path, seen=())
@@ -75,9 +75,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
-    parent = (path.parent / str(base)).resolve()
-    if parent in seen or not parent.is_file():
-        raise ConfigError(f"{path}: base {base!r} is {'circular' if parent in seen else 'not a file'}")
+    beside = path.parent / str(base)
+    try:
+        parent = (beside if beside.is_file() else find_config(str(base))).resolve()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
+    if parent in seen:
+        raise ConfigError(f"{path}: base {base!r} is circular")
     return _merge(_read(parent, (*seen, path.resolve())), values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from fastpose.app.answer import (
 )
 from fastpose.app.heatmaps import person_heatmaps
 from fastpose.errors import DataError
+from fastpose.infer.export.run import export_model
 from fastpose.infer.predictor import Predictor
 
 BOX = [[200, 100, 400, 400]]
@@ -104,6 +106,27 @@ def test_a_network_of_queries_has_no_heatmaps() -> None:
     answer = find_joints(spots_predictor(), opened(image), BOX)
     answer.heatmaps = None
     assert draw_maps(answer) is None
+
+
+@pytest.mark.parametrize("takes", ["crops", "images"])
+def test_an_exported_network_has_the_heatmaps_of_the_network(tmp_path: Path, takes: str) -> None:
+    file = export_model(Spots(), tmp_path / "spots.pt2", takes=takes).path
+    image = spotted(800, 600, RED, GREEN, 12)
+    exported = Predictor(file, detector="whole", device="cpu", flip_test=False)
+    found = find_joints(exported, opened(image), BOX)
+    wanted = find_joints(spots_predictor(), opened(image), BOX)
+    assert wanted.heatmaps.maps.max() > 60
+    assert np.abs(found.heatmaps.maps.astype(int) - wanted.heatmaps.maps).max() <= 1
+    np.testing.assert_allclose(found.result.keypoints.xy, wanted.result.keypoints.xy, atol=0.01)
+
+
+def test_an_exported_network_that_finds_keypoints_has_no_heatmaps(tmp_path: Path) -> None:
+    file = export_model(Spots(), tmp_path / "spots.pt2", decode="image", flip_test=True).path
+    answer = find_joints(
+        Predictor(file, detector="whole", device="cpu"), opened(spotted(800, 600, RED, GREEN, 12)), BOX
+    )
+    assert answer.heatmaps is None
+    assert answer.result.keypoints.valid.all()
 
 
 def test_skeletons_are_drawn_where_the_joints_are() -> None:

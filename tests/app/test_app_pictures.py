@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -125,6 +127,33 @@ def test_the_astronaut_only_where_it_is_installed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     samples.cache_clear()
     assert {sample.name.split("_")[0] for sample in samples()} == {"figure"}
+
+
+@pytest.mark.parametrize("broken", ["a module without a spec", "a file cut short"])
+def test_a_broken_scikit_image_costs_nothing_but_its_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    if broken == "a module without a spec":
+        module = ModuleType("skimage")
+        module.__spec__ = None
+        monkeypatch.setitem(sys.modules, "skimage", module)
+    else:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "astronaut.png").write_bytes(cv2.imencode(".png", RAMP)[1].tobytes()[:60])
+        monkeypatch.setattr(pictures, "astronaut_file", lambda: tmp_path / "data" / "astronaut.png")
+    samples.cache_clear()
+    assert [sample.name for sample in samples()] == [f"figure_{n}.png" for n in range(1, 5)]
+    samples.cache_clear()
+
+
+def test_samples_need_no_other_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("skimage", "PIL", "matplotlib", "gradio", "pandas", "imageio"):
+        monkeypatch.setitem(sys.modules, name, None)
+    samples.cache_clear()
+    shown = samples()
+    assert [sample.load().shape for sample in shown] == [(384, 384, 3)] * pictures.FIGURES
+    assert all(sample.boxes for sample in shown)
+    samples.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from fastpose.app.serve import LOCAL, PORTS, free_port, is_local, served
 from fastpose.cli import main
 from fastpose.cli.app import newest_demo
 from fastpose.errors import CheckpointError, ConfigError
+from fastpose.infer.predictor import Predictor
+from fastpose.keypoints import MPII_16
 from fastpose.models import create_model, save_weights
 
 needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="the extra app is not installed")
@@ -34,11 +36,12 @@ def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 @pytest.fixture
-def weights(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name of weights that a quick predictor stands for."""
+def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A file of weights that a quick predictor stands for."""
     predictor = spots_predictor()
     monkeypatch.setattr("fastpose.infer.predictor.Predictor", lambda *names, **options: predictor)
-    return "w.safetensors"
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    return str(tmp_path / "w.safetensors")
 
 
 def test_the_demo_that_ended_last(tmp_path: Path) -> None:
@@ -59,6 +62,56 @@ def test_without_weights_the_remedy_is_said(
     monkeypatch.chdir(tmp_path)
     assert "make demo" in fails(capsys)
     assert "nothing.safetensors: no such file" in fails(capsys, "nothing.safetensors")
+
+
+class Taken(Exception):
+    """Raised in place of a page: what the predictor was made of is known by then."""
+
+
+@pytest.mark.parametrize("named", [["--model", "hrnet_w18_small"], ["--config", "small.yaml"]])
+def test_what_the_predictor_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(create_model("hrnet_w18_small", 16).state_dict(), "w.pth")
+    Path("small.yaml").write_text(
+        "model: {name: hrnet_w18_small}\ndata: {format: mpii, input_size: [64, 96]}\n"
+    )
+    taken: list[Predictor] = []
+
+    def serve(predictor: Predictor, announce: object, **options: object) -> None:
+        taken.append(predictor)
+        raise Taken
+
+    monkeypatch.setattr("fastpose.app.serve.serve", serve)
+    with pytest.raises(Taken):
+        main(["app", "w.pth", *named, "--device", "cpu", "--amp", "bf16", "--no-flip"])
+    (predictor,) = taken
+    assert predictor.keypoints == MPII_16
+    assert predictor.meta.input_size == ((64, 96) if "--config" in named else (192, 256))
+    assert predictor.options.dtype == torch.bfloat16
+    assert not predictor.options.flip_test
+    assert predictor.model.conv1.weight.dtype == torch.bfloat16, "folded, as the page's own"
+    assert predictor.detector is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--config coco/"),
+        (["--model", "hrnet_w18_small"], "14 joints and does not say which"),
+        (["--model", "hrnet_w18_small", "--engine", "onnx"], "14 joints"),
+        (["--amp", "fp16", "--device", "cpu", "--model", "hrnet_w18_small"], "joints"),
+    ],
+    ids=["nothing", "fourteen", "engine", "half"],
+)
+def test_weights_that_cannot_be_used_have_a_remedy_for_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    torch.save(create_model("hrnet_w18_small", 14).state_dict(), tmp_path / "w.pth")
+    error = fails(capsys, str(tmp_path / "w.pth"), *words)
+    assert message in error
+    assert "Predictor(" not in error
 
 
 def test_without_gradio_the_extra_is_named(
@@ -155,7 +208,7 @@ def test_the_command_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
     try:
         lines = [running.stdout.readline(), running.stdout.readline()]
-        assert "hrnet_w18_small, cpu" in lines[0]
+        assert lines[0] == f"{weights}: hrnet_w18_small, crops 64x64 rgb, cpu\n"
         address = lines[1].split()[1]
         assert address.startswith("http://127.0.0.1:78")
         with urllib.request.urlopen(address, timeout=20) as answer:

@@ -5,15 +5,18 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import shared_path
 
 from fastpose.cli import build_parser, main
+from fastpose.errors import OutputError
 from fastpose.keypoints import COCO_17
 from fastpose.models import create_model, save_weights
 from fastpose.train.saving.run_lock import lock_run
@@ -215,16 +218,28 @@ KILLED_WITH_A_WORKER_LEFT = """
 import os, pathlib, sys, time
 from fastpose.train.saving.run_lock import lock_run
 lock = lock_run(pathlib.Path(sys.argv[1]))
-if os.fork() == 0:
+worker = os.fork()
+if worker == 0:
     os.close(1)
-    time.sleep(20)
+    time.sleep(120)
+else:
+    os.write(1, str(worker).encode())
 os._exit(0)
 """
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc, which tells open files")
 def test_orphaned_workers_do_not_keep_the_run_folder(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED_WITH_A_WORKER_LEFT, tmp_path], check=True, timeout=60)
-    lock_run(tmp_path).close()
+    command = [sys.executable, "-c", KILLED_WITH_A_WORKER_LEFT, tmp_path]
+    done = subprocess.run(command, check=True, timeout=60, stdout=subprocess.PIPE)
+    worker = int(done.stdout)
+    try:
+        held = {os.readlink(file) for file in Path(f"/proc/{worker}/fd").iterdir()}
+        assert str(tmp_path / ".lock") in held, "the worker is alive and has the file that its parent locked"
+        with lock_run(tmp_path), pytest.raises(OutputError, match="uses this run folder"):
+            lock_run(tmp_path)
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_keypoints_of_training_and_validation_must_agree(capsys, coco_copy):

@@ -160,3 +160,14 @@ def test_a_failed_export_leaves_the_file_that_was_there(weights, exported, tmp_p
     assert "no such operator" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["pose.onnx"]
     assert path.read_bytes() == b"before"
+
+
+def test_pictures_for_the_check(weights, tmp_path, capsys):
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), 90, np.uint8))
+    path = tmp_path / "pose.pt2"
+    words = ["export", str(weights), "--out", str(path), "--check-on"]
+    assert main([*words, str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
+    assert "over 5 random and rendered crops and 2 of pictures" in capsys.readouterr().out
+    assert main([*words, str(tmp_path / "none.png")]) == 2
+    assert "none.png: no such file or folder" in capsys.readouterr().err

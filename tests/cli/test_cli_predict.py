@@ -1,6 +1,7 @@
 """`fastpose predict`: whose boxes, which way up, and what it says when nobody is found."""
 
 import json
+import re
 import sys
 
 import cv2
@@ -51,6 +52,69 @@ def test_without_boxes_the_whole_picture_is_one_person_and_it_says_so(weights, p
     assert predict(weights, photo, "--out", tmp_path / "quiet", "--detector", "whole") == 0
     assert rows(tmp_path / "quiet") == [row]
     assert "taken as one person" not in caplog.text
+
+
+def test_the_remedy_is_one_for_the_command_line(weights, photo, tmp_path, caplog):
+    assert predict(weights, photo, "--out", tmp_path / "out") == 0
+    assert "--detector whole silences this" in caplog.text
+    assert "detector=" not in caplog.text
+
+
+def test_without_drawing_the_json_is_the_same(weights, photo, tmp_path, capsys, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda module, **options: compiled.append(options) or module)
+    common = [weights, photo.parent, "--detector", "whole", "--no-flip"]
+    assert predict(*common, "--out", tmp_path / "drawn") == 0
+    assert not compiled
+    capsys.readouterr()
+    for number, speed in enumerate(["--batch-size 1", "--workers 2", "--compile default"]):
+        out = tmp_path / str(number)
+        assert predict(*common, "--no-draw", *speed.split(), "--out", out) == 0
+        assert rows(out) == rows(tmp_path / "drawn")
+        assert [path.name for path in out.iterdir()] == ["predictions.json"]
+        assert capsys.readouterr().out.endswith(f"results: {out}/predictions.json\n")
+        assert len(compiled) == ("--compile" in speed)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--batch-size", "0"], "batch_size: expected a whole number above 0, got 0"),
+        (["--batch-size", "many"], "--batch-size: invalid int value: 'many'"),
+        (["--workers", "-1"], "--workers: expected"),
+        (["--workers", "2.5"], "--workers: expected auto or a whole number from 0 on, got '2.5'"),
+        (["--workers", "1000"], "workers: expected 'auto' or a whole number from 0 to 256, got 1000"),
+        (["--compile", "fast"], "--compile: invalid choice: 'fast'"),
+        (["--rate", "0"], "rate: expected a number of frames a second above 0, got 0.0"),
+        (["--amp", "fp16", "--device", "cpu"], "fp16 needs a CUDA device"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_numbers_that_cannot_be(weights, photo, words, message, capsys, tmp_path):
+    try:
+        code = predict(weights, photo, *words, "--out", tmp_path / "out")
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "predictions.json").exists()
+
+
+def test_an_empty_name_of_a_picture_is_not_the_working_folder(weights, photo, monkeypatch, capsys):
+    monkeypatch.chdir(photo.parent)
+    assert predict(weights, "") == 2
+    assert "an empty name" in capsys.readouterr().err
+
+
+def test_help_has_its_options_in_groups(capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    text = capsys.readouterr().out
+    heads = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    for head in ("where people are", "network", "speed", "output", "video"):
+        assert heads.count(head) == 1
+    (own,) = re.findall(r"^options:\n((?: .*\n)+)", text, re.M)
+    assert " ".join(own.split()) == "-h, --help show this help message and exit", "all others have a group"
 
 
 def test_run_folder_is_its_best_weights(weights, photo, tmp_path):

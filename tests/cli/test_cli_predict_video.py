@@ -105,6 +105,14 @@ def test_only_what_is_asked_for_is_written(material, tmp_path):
     assert len(os.listdir(tmp_path / "pngs")) == FRAMES
 
 
+def test_without_drawing_only_the_lines_are_written(material, tmp_path, capsys):
+    assert run(material, material / "film.avi", "--no-draw", "--out", tmp_path / "plain") == 0
+    assert capsys.readouterr().out.endswith(f"results: {tmp_path / 'plain' / 'film.jsonl'}\n")
+    assert os.listdir(tmp_path / "plain") == ["film.jsonl"]
+    assert run(material, material / "film.avi", "--out", tmp_path / "drawn") == 0
+    assert lines(tmp_path / "plain" / "film.jsonl") == lines(tmp_path / "drawn" / "film.jsonl")
+
+
 def test_frames_in_a_folder_are_a_video_too(material, tmp_path):
     """The boxes come in another order in every other frame, so that rows alone do not tell who is who."""
     argv = ["--boxes", material / "boxes.json", "--track", "--rate", "10", "--out", tmp_path]
@@ -142,6 +150,7 @@ def test_pictures_without_a_video_option_are_as_before(material, tmp_path):
         (["film.avi", "--video", "out.gif"], "name a video of the kinds"),
         (["film.avi", "--video", "out.mp4", "--rate", "0"], "frames a second"),
         (["film.avi", "--jsonl", "frames"], "cannot be written"),
+        (["film.avi", "--video", "out.mp4", "--no-draw"], "--no-draw and --video: give one of the two"),
         (["broken.mp4", "--jsonl", "a.jsonl"], "damaged, or no video"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -1,17 +1,22 @@
 """Exported graphs: what they compute, for any batch, and what they say of themselves."""
 
+import cv2
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import shared_path
 from export_stubs import SIZE, Bins, Classes, Given, Heatmaps, Queries, boxes, crops
 
 from fastpose.infer.engines import open_graph
 from fastpose.infer.export import run
 from fastpose.infer.export.check import compare
+from fastpose.infer.export.check_crops import check_crops
 from fastpose.infer.export.run import export_model
 from fastpose.infer.export.spec import KEY, spec_from_json, spec_of
 from fastpose.infer.forward import ForwardOptions, forward_crops
+from fastpose.infer.predictor import Predictor
 from fastpose.nn.normalize import normalize_crops
 from fastpose.ops import decode_heatmaps
 from fastpose.reference.decode import flip_average
@@ -132,7 +137,8 @@ def awkward_maps():
 
 def test_decoding_inside_is_the_operation_bit_by_bit(tmp_path, monkeypatch):
     # The network's own check feeds pictures; here the maps are given.
-    monkeypatch.setattr(run, "compare", lambda model, graph: None)
+    monkeypatch.setattr(run, "compare", lambda model, graph, batches: None)
+    monkeypatch.setattr(run, "check_crops", lambda spec, pictures: [])
     maps = awkward_maps()
     path = export_model(Given(7, 9), tmp_path / "a.onnx", takes="images", decode="image").path
     center, scale = boxes(8)
@@ -171,6 +177,55 @@ def test_a_program_of_torch_is_read_back_with_its_record(tmp_path):
     assert graph.spec == exported.spec == spec_of(model, decode="crop", flip_test=True)
     assert graph(crops(1))["keypoints"].shape == (1, 17, 2)
     assert compare(model, graph) == exported.agreement
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Twelve pictures of other sizes than the network's, blue at the left and red at the right."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(12):
+        picture = np.zeros((60 + number, 90, 3), np.uint8)
+        picture[:, :45, 0], picture[:, 45:, 2] = 200, 100 + number
+        cv2.imwrite(str(folder / f"{number:02d}.png"), picture)
+    return folder
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_pictures_are_cut_as_prediction_cuts_them(photographs, order):
+    """Each as one person from edge to edge, in the network's channel order, spread over all of the folder."""
+    model = Heatmaps(channel_order=order)
+    (*ours, found) = check_crops(spec_of(model), photographs)
+    assert [len(batch) for batch in ours] == [2, 3]
+    assert found.shape == (8, 64, 48, 3)
+    seen = []
+    handle = model.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    Predictor(model, device="cpu", detector="whole", flip_test=False)(photographs)
+    handle.remove()
+    normal = normalize_crops(found, model.meta.mean, model.meta.std)
+    assert torch.equal(normal[0], seen[0][0])
+    assert torch.equal(normal[-1], seen[0][-1])
+    red = found[:, 32, 40, 0 if order == "rgb" else 2]
+    assert red.tolist() == sorted(set(red.tolist())), "another picture each"
+
+
+def test_a_file_is_compared_on_pictures_too(photographs, tmp_path):
+    model = Heatmaps()
+    exported = export_model(model, tmp_path / "a.pt2", decode="crop", check_on=photographs)
+    plain = export_model(model, tmp_path / "b.pt2", decode="crop").agreement
+    assert (exported.agreement.pictures, exported.agreement.given) == (5, 8)
+    assert exported.agreement.joints > plain.joints
+    assert str(exported.agreement).endswith("over 5 random and rendered crops and 8 of pictures")
+    assert str(plain).endswith("over 5 random and rendered crops")
+
+
+def test_a_file_agrees_on_photographs(tmp_path):
+    files = sorted(shared_path("data", "coco_sample", "images").rglob("*.jpg"))
+    exported = export_model(
+        Heatmaps(), tmp_path / "a.onnx", decode="image", flip_test=True, check_on=files
+    ).agreement
+    assert exported.given == min(len(files), 8) > 2
+    assert exported.moved == 0 < exported.joints
 
 
 @pytest.mark.slow  # a C++ compiler at work

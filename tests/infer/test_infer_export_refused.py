@@ -3,13 +3,14 @@
 import dataclasses
 import sys
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from export_stubs import Classes, Given, Heatmaps, Queries
 
-from fastpose.errors import ConfigError, ExportError
+from fastpose.errors import ConfigError, ExportError, ImageError
 from fastpose.infer.engines import open_graph
 from fastpose.infer.export.check import compare
 from fastpose.infer.export.run import export_model
@@ -134,3 +135,31 @@ def test_the_network_is_left_as_it_was(tmp_path):
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert np.all([p.requires_grad for p in model.parameters()])
+
+
+class DarkAware(Heatmaps):
+    """Another thing once it is traced, but only for crops that are black at the left, as no usual one is."""
+
+    def forward(self, x):
+        heatmaps = super().forward(x)
+        black = (x[:, :, :, :8].amax(dim=(1, 2, 3)) < -1).to(x.dtype)[:, None, None, None, None]
+        return heatmaps + black * (5.0 if torch.compiler.is_compiling() else 0.0)
+
+
+def test_what_only_a_picture_shows_is_refused(tmp_path):
+    picture = tmp_path / "dark.png"
+    cv2.imwrite(str(picture), np.zeros((64, 48, 3), np.uint8))
+    export_model(DarkAware(), tmp_path / "a.pt2")
+    with pytest.raises(ExportError, match="does not compute the same"):
+        export_model(DarkAware(), tmp_path / "b.pt2", check_on=picture)
+    assert not (tmp_path / "b.pt2").exists()
+
+
+@pytest.mark.parametrize("given", ["nowhere", "broken.png", "notes.txt"])
+def test_pictures_that_cannot_be_read_are_named_before_any_work(given, tmp_path, monkeypatch):
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "notes.txt").write_text("nothing")
+    monkeypatch.setattr("fastpose.infer.export.run.trace", None)
+    with pytest.raises(ImageError, match=given):
+        export_model(Heatmaps(), tmp_path / "out" / "a.pt2", check_on=tmp_path / given)
+    assert not (tmp_path / "out").exists()

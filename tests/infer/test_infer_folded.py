@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastpose.infer.folded import folded
+from fastpose.infer.folded import folded, with_cast_convolutions
+from fastpose.infer.network_in import for_running
 from fastpose.models import PRTR, Hourglass, HourglassConfig, HRNet, HRNetFullRes, ModelMeta, create_model
 from fastpose.models.hrnet import CONFIGS
 from fastpose.models.hrnet_cls import HRNetBody
@@ -180,3 +181,72 @@ def test_half_precision_is_what_autocast_computes():
     exact = outputs(model, x)
     assert apart(half, exact) < 1.5 * apart(plain, exact) + 1e-3
     assert not any(p.requires_grad for p in folded(model).parameters())
+
+
+AUTOCAST = {
+    "hrnet": FAMILIES["hrnet"],
+    "prtr": FAMILIES["prtr"],
+    "hourglass": FAMILIES["hourglass, mobile"],
+    "transposed": lambda: chain(nn.ConvTranspose2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 1)),
+}
+
+
+def reset(model):
+    if not isinstance(model, nn.Sequential):
+        model.reset_parameters("kaiming")
+    return model.eval()
+
+
+@pytest.mark.parametrize("family", AUTOCAST)
+def test_convolutions_cast_once_give_the_bits_of_autocast(family):
+    """All weights but those of convolutions stay, and so does the network that was given."""
+    model = reset(AUTOCAST[family]())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    copied = with_cast_convolutions(model, torch.bfloat16)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expected, got = outputs(model, x), outputs(copied, x)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    cast = {name for name, p in copied.named_parameters() if p.dtype == torch.bfloat16}
+    convolutions = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}
+    assert {name.rpartition(".")[0] for name in cast} == convolutions
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(tensor.dtype == before[name].dtype for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "norms", "weights"),
+    [("cpu", None, False, torch.float32), ("cpu", torch.bfloat16, False, torch.bfloat16),
+     ("cuda", None, True, torch.float32), ("cuda", torch.float16, True, torch.float16)],
+)  # fmt: skip
+def test_what_runs_on_a_device(device, dtype, norms, weights):
+    """BatchNorm goes on a CPU alone; weights are in the dtype of the convolutions wherever there is one."""
+    model = create_model("hrnet_w18_small")
+    placed = for_running(model, torch.device(device), dtype)
+    assert bool(norms_of(placed)) is norms
+    assert placed.conv2.weight.dtype == weights
+    assert model.conv2.weight.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_convolutions_cast_once_on_a_gpu(dtype):
+    """The same bits, also with the kernels of the exchange units, and no cast of a weight is left."""
+    model = reset(create_model("hrnet_w18_small")).cuda().to(memory_format=torch.channels_last)
+    copied = with_cast_convolutions(model, dtype)
+    x = torch.randn(4, 3, 128, 96, device="cuda").to(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cuda", dtype=dtype):
+        assert torch.equal(copied(x), model(x))
+        with torch.profiler.profile() as plain:
+            model(x)
+        with torch.profiler.profile() as ours:
+            copied(x)
+    copies = [
+        sum(event.count for event in run.key_averages() if event.key == "aten::copy_")
+        for run in (plain, ours)
+    ]
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in model.modules())
+    assert copies[0] - copies[1] > convolutions / 2

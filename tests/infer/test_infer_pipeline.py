@@ -20,7 +20,7 @@ from fastpose.infer.items import Item
 from fastpose.infer.pipeline import AHEAD, read_ahead, reading_threads
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.run_pictures import run_pictures
-from fastpose.infer.stages import Crops, Joints, Picture, Stages
+from fastpose.infer.stages import Crop, Crops, Joints, Picture, Stages
 
 WORKERS = 3
 
@@ -43,7 +43,7 @@ def numbered(item: Item) -> np.ndarray:
 
 def cut_whole(image, boxes):
     for box in boxes:
-        yield image, box[:2], np.ones(2)
+        yield Crop(image, box[:2], np.ones(2))
 
 
 def peaks(crops: Crops):
@@ -240,8 +240,20 @@ def test_batch_in_flight_is_read_after_the_next_is_started():
 
 
 @pytest.mark.parametrize("workers", [0, WORKERS], ids=["alone", "threads"])
-@pytest.mark.parametrize("stage", ["read", "find", "cut", "forward", "source"])
-def test_errors_reach_the_caller_in_their_place(stage, workers):
+@pytest.mark.parametrize(
+    ("stage", "batch_size"),
+    [
+        ("read", 1),
+        ("read", 4),
+        ("find", 4),
+        ("cut", 1),
+        ("cut", 4),
+        ("source", 1),
+        ("source", 4),
+        ("forward", 1),
+    ],
+)
+def test_errors_reach_the_caller_in_their_place(stage, batch_size, workers):
     """What is no FastposeError is a bug and ends the run, after the results in front of it."""
 
     def breaking(name, work, number_of):
@@ -264,7 +276,7 @@ def test_errors_reach_the_caller_in_their_place(stage, workers):
         "cut": breaking("cut", cut_whole, lambda image: image[0, 0, 0]),
         "forward": breaking("forward", peaks, lambda crops: crops.pixels[0, 0, 0, 0]),
     }
-    run = run_pictures(source(), stages(workers=workers, batch_size=1, **broken))
+    run = run_pictures(source(), stages(workers=workers, batch_size=batch_size, **broken))
     assert list(itertools.islice(run, 9)) == [(i, [(i, 0)]) for i in range(9)]
     with pytest.raises(KeyError, match=f"a bug in {stage}"):
         next(run)

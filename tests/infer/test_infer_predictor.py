@@ -166,9 +166,9 @@ def test_pixels_are_let_go_once_they_are_cut():
     predict = predictor(batch_size=100)
     stages = Stages(
         read,
-        predict._find,
-        predict._cut,
-        predict._forward,
+        predict.find,
+        predict.cut,
+        predict.forward,
         lambda picture: picture.item.index,
         batch_size=100,
     )

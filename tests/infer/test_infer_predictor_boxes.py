@@ -1,6 +1,7 @@
 """Boxes and coordinates of any kind: skipped with a reason or used, never a crash."""
 
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -134,3 +135,64 @@ def test_boxes_of_one_picture_are_not_split_over_several():
     images = [np.zeros((64, 64, 3), np.uint8)] * 2
     with pytest.raises(DataError, match=r"shape \(2, 4\) is that of one picture"):
         PREDICTOR(images, np.ones((2, 4)) * 20)
+
+
+BOXES = [[0, 0, 30, 30]]
+
+
+def files(folder: Path, count: int) -> list[Path]:
+    paths = [folder / f"{number}.png" for number in range(count)]
+    for path in paths:
+        cv2.imwrite(str(path), IMAGE)
+    return paths
+
+
+def as_generator(values):
+    return (value for value in values)
+
+
+SOURCES = {
+    "list": lambda folder: [IMAGE] * 2,
+    "generator": lambda folder: as_generator([IMAGE] * 2),
+    "array": lambda folder: np.stack([IMAGE] * 2),
+    "paths": lambda folder: files(folder, 2),
+    "folder": lambda folder: files(folder, 2)[0].parent,
+    "list-with-a-folder": lambda folder: [files(folder, 2)[0].parent],
+}
+
+
+@pytest.mark.parametrize("wrap", [list, as_generator], ids=["list", "generator"])
+@pytest.mark.parametrize("entries", [1, 3])
+@pytest.mark.parametrize("stream", [False, True], ids=["at-once", "stream"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_entries_are_as_many_as_pictures(tmp_path, source, stream, entries, wrap):
+    """Fewer and more are refused, in boxes and in scores, with the numbers of both where they are known."""
+    told = f"{'more than 2' if wrap is as_generator else '3'} entries for 2 pictures"
+    if entries == 1:
+        known = wrap is list and source not in ("generator", "list-with-a-folder")
+        told = "1 entries for 2 pictures" if known else "none for .*; several pictures need one entry each"
+    for name, values in (
+        ("boxes", (wrap([BOXES] * entries),)),
+        ("box_score", (wrap([BOXES] * 2), wrap([[0.5]] * entries))),
+    ):
+        pictures = SOURCES[source](tmp_path)
+        with pytest.raises(DataError, match=f"^{name}: {told}"):
+            list(PREDICTOR(pictures, *values, stream=stream))
+
+
+def test_numbers_that_are_known_are_refused_before_a_picture_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(PREDICTOR, "forward", None)
+    for source in ("list", "array", "paths", "folder"):
+        with pytest.raises(DataError, match="3 entries for 2 pictures"):
+            PREDICTOR(SOURCES[source](tmp_path), [BOXES] * 3, stream=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_entries_left_over_are_told_after_the_last_result(tmp_path, workers):
+    predict = Predictor(ChannelPeaks(), detector="whole", workers=workers, batch_size=1)
+    results = predict(as_generator(files(tmp_path, 3)), [BOXES] * 4, stream=True)
+    assert [next(results).index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(DataError, match="4 entries for 3 pictures"):
+        next(results)
+    for entries in ([BOXES] * 3, as_generator([BOXES] * 3), [BOXES, None, BOXES]):
+        assert len(predict(as_generator(files(tmp_path, 3)), entries)) == 3

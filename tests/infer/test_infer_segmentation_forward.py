@@ -151,13 +151,18 @@ def test_no_picture_gives_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"window": (0, 4)}, "window must be (width, height) in pixels, got (0, 4)"),
-        ({"window": (8,)}, "window must be (width, height) in pixels, got (8,)"),
-        ({"window": 8}, "window must be (width, height) in pixels, got 8"),
+        ({"window": (0, 4)}, "window must be (width, height) in pixels, 'auto' or None, got (0, 4)"),
+        ({"window": (8,)}, "window must be (width, height) in pixels, 'auto' or None, got (8,)"),
+        ({"window": 8}, "window must be (width, height) in pixels, 'auto' or None, got 8"),
         ({"stride_rate": 0}, "stride_rate must be above 0 and at most 1, got 0"),
         ({"stride_rate": 1.5}, "stride_rate must be above 0 and at most 1, got 1.5"),
-        ({"scales": ()}, "scales must be one or more numbers above 0, got ()"),
+        ({"scales": ()}, "scales must be one or more numbers above 0 and at most 10, got ()"),
         ({"scales": (1.0, float("nan"))}, "scales must be one or more numbers above 0"),
+        ({"scales": 1.5}, "at most 10, got 1.5"),
+        ({"scales": (True,)}, "at most 10, got (True,)"),
+        ({"scales": ("1",)}, "at most 10, got ('1',)"),
+        ({"window": "whole"}, "'auto' or None, got 'whole'"),
+        ({"stride_rate": "half"}, "stride_rate must be above 0 and at most 1, got 'half'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "=".join(map(str, *value.items())),
 )

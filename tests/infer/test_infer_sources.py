@@ -59,6 +59,14 @@ def test_refusal_names_the_source(folder, source, message):
     assert source in str(caught.value)
 
 
+def test_an_empty_name_is_not_the_working_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert len(find_images(".")) == 3
+    for source in ("", ["b.jpg", ""]):
+        with pytest.raises(ImageError, match="an empty name; the working folder is"):
+            find_images(source)
+
+
 def test_no_source_at_all():
     with pytest.raises(ImageError, match="no picture was named"):
         find_images([])

@@ -88,6 +88,13 @@ def test_wrong_override(override, message):
         load_config("samples/figures", [override])
 
 
+def test_base_may_be_a_shipped_one(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: coco/hrnet_w48_256x192\ntrain: {epochs: 3}\n")
+    config = load_config(file, ["data.root=."])
+    assert (config.model.name, config.train.epochs) == ("hrnet_w48", 3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -95,7 +102,7 @@ def test_wrong_override(override, message):
         ("- 1\n", r"holds list, not a mapping"),
         ("train: 3\n", r"train must be a mapping"),
         ("a: [\n", r"not valid yaml"),
-        ("base: gone.yaml\n", r"not a file"),
+        ("base: coco/hrnet_w23\n", r"c.yaml: base: no configuration 'coco/hrnet_w23'.* did you mean"),
         ("base: c.yaml\n", r"circular"),
         ("model: {name: !!python/object/apply:os.getcwd []}\n", r"not valid yaml"),
     ],

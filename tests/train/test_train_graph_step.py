@@ -129,6 +129,18 @@ def test_an_optimizer_that_would_train_nothing_is_refused():
         fastpose.graph_step(model, nn.functional.mse_loss, torch.optim.LBFGS(model.parameters()))
 
 
+@pytest.mark.parametrize("given", ["None", "StepLR", "list"])
+def test_what_is_no_optimizer_is_refused(given):
+    model = network()
+    adam = torch.optim.Adam(model.parameters())
+    made = {"None": None, "StepLR": torch.optim.lr_scheduler.StepLR(adam, 1), "list": [adam]}[given]
+    name = "NoneType" if made is None else given
+    with pytest.raises(
+        ConfigError, match=rf"optimizer: expected a torch\.optim\.Optimizer, got {name}; give"
+    ):
+        fastpose.graph_step(model, nn.functional.mse_loss, made)
+
+
 def test_bad_batch_is_skipped_and_counted():
     model = network()
     step = fastpose.graph_step(model, nn.functional.mse_loss, torch.optim.Adam(model.parameters()))

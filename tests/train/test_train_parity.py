@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from fastpose.classes import BODY_PARTS
 from fastpose.cli import main
-from fastpose.models import create_model, load_weights
+from fastpose.models import create_model, load_weights, save_weights
 from fastpose.train import parity
 from fastpose.train.parity import compare_forward, compare_names
 
@@ -66,10 +67,50 @@ def test_verb_prints_names_feeding_and_differences(tmp_path, capsys):
     assert "classes moved" in text
 
 
+def test_verb_scores_in_every_convention(tmp_path, capsys):
+    model = create_model("hrnet_seg_w18_small_v1", BODY_PARTS.num_classes)
+    path = tmp_path / "weights.pth"
+    torch.save(model.state_dict(), path)
+    settings = ["data.figures.val_count=1", "data.figures.image_size=[64, 64]", "data.workers=0"]
+    assert main(["parity", "samples/figures_segmentation", str(path), "--data", *settings]) == 0
+    _, scores = capsys.readouterr().out.split("in every convention:")
+    titles = [line.split(": 1 pictures")[0] for line in scores.splitlines() if ": 1 pictures" in line]
+    assert titles == [
+        "as configured", "align_corners true", "one scale with flip test", "several scales without flip test",
+        "several scales with flip test", "pixels fed as BGR",
+    ]  # fmt: skip
+    assert "scales 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, amp none, with flip test" in scores
+    assert scores.count("mIoU") == len(titles)
+
+
+@pytest.mark.parametrize(
+    ("model", "made_for", "suffix", "message"),
+    [
+        ("hrnet_w18_small", "hrnet_seg_w18_small_v1", "pth", "does not fit hrnet_w18_small with 17 joints"),
+        ("hrnet_w18_small", "hrnet_seg_w18_small_v1", "safetensors", "not hrnet_w18_small with 17 joints"),
+        ("hrnet_seg_w18_small_v1", "hrnet_w18_small", "pth", "does not fit hrnet_seg_w18_small_v1 with 19"),
+        ("hrnet_seg_w18_small_v1", "hrnet_w18_small", "safetensors", "not hrnet_seg_w18_small_v1 with 19"),
+    ],
+)
+def test_verb_refuses_weights_of_another_task(model, made_for, suffix, message, tmp_path, capsys):
+    path = tmp_path / f"weights.{suffix}"
+    network = create_model(made_for)
+    if suffix == "pth":
+        torch.save(network.state_dict(), path)
+    else:
+        save_weights(network, path)
+    assert main(["parity", model, str(path)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert message in error
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["hrnet_w32", "FILE"], "does not fit hrnet_w32"),
+        (["hrnet_w18_small", "no_such.pth"], "no_such.pth: no such file"),
+        (["hrnet_w18_small", __file__], "not a readable PyTorch file"),
         (["hrnet_w18_small", "FILE", "data.root=x"], "is a network: name a configuration"),
         (["hrnet_w99", "FILE"], "no configuration 'hrnet_w99'"),
     ],

@@ -4,11 +4,12 @@ import pytest
 
 from fastpose.classes import BODY_PARTS
 from fastpose.errors import CheckpointError, ConfigError
-from fastpose.models import create_model, save_weights
+from fastpose.models import ModelMeta, create_model, save_weights
 from fastpose.train.config_io import load_config
 from fastpose.train.objectives import HeatmapObjective
 from fastpose.train.segmentation_objective import SegmentationObjective
 from fastpose.train.tasks import task_for
+from fastpose.train.tasks.conventions import pose_conventions
 from fastpose.train.tasks.pose import PoseTask
 from fastpose.train.tasks.segmentation import SegmentationTask
 
@@ -128,5 +129,27 @@ def test_conventions_of_detector_boxes_and_of_mpii():
 def test_conventions_of_segmentation():
     parts = task(SEGMENTATION)
     found = parts.conventions(parts.build_model(parts.val_table()))
-    assert set(found) == {"as configured", "align_corners true", "flip test", "pixels fed as BGR"}
+    assert set(found) == {
+        "as configured", "align_corners true", "one scale with flip test", "several scales without flip test",
+        "several scales with flip test", "pixels fed as BGR",
+    }  # fmt: skip
     assert found["align_corners true"].model.align_corners is True
+    both = found["several scales with flip test"].val
+    assert (both.scales, both.flip_test) == ([0.5, 0.75, 1.0, 1.25, 1.5, 1.75], True)
+    given = task(SEGMENTATION, "val.flip_test=true", "val.scales=[0.5, 1.0]")
+    found = given.conventions(given.build_model(given.val_table()))
+    assert len([name for name in found if "scale" in name]) == 4, "none of them is as configured"
+
+
+def test_conventions_of_queries_and_of_hourglass():
+    queries = task_for(load_config("coco/prtr_resnet50_384x288", ["data.root=."]))
+    found = pose_conventions(queries.config, ModelMeta("prtr", 17, (288, 384)), "queries")
+    assert found["softmax with the class for no keypoint"].val.background
+    queries.config.val.background = True
+    found = pose_conventions(queries.config, ModelMeta("prtr", 17, (288, 384)), "queries")
+    assert not found["softmax without the class for no keypoint"].val.background
+    mpii = task_for(load_config("mpii/hourglass2_256x256", ["data.root=."]))
+    found = mpii.conventions(create_model("hourglass2", 16))
+    assert found["peaks in the middle of cells"].val.cell_offset == 0.5
+    assert found["flip test with the one-pixel shift"].val.shift_heatmap
+    assert not [name for name in found if "no keypoint" in name]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastpose.backend import use_backend
-from fastpose.data.figures import FigureImages
 from fastpose.errors import ExportError
 from fastpose.infer.engines_open import Graph
+from fastpose.infer.export.check_crops import check_crops
 from fastpose.infer.export.graph import ExportGraph, locate
 from fastpose.infer.export.spec import GraphSpec
 from fastpose.models.meta import Network
@@ -26,8 +26,6 @@ NEAR = 0.05
 """Heatmap pixels: a joint found further away has moved."""
 
 TRIALS = 4
-RANDOM, FIGURES = 2, 3
-"""Crops of noise and of rendered figures; different numbers, so that the batch is seen to be free."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +34,26 @@ class Agreement:
 
     difference: largest difference over the largest value, of the network's outputs or the scores of joints;
     joints: those compared (0 without decode), whose place does not hang on rounding; moved: how many of them
-    the file finds elsewhere; pictures: random and rendered ones.
+    the file finds elsewhere; pictures: random and rendered crops, given: those of the user's pictures.
     """
 
     difference: float
     joints: int
     moved: int
     pictures: int
+    given: int = 0
 
     def __str__(self) -> str:
         text = f"largest difference {self.difference:.1e} of the largest value"
         if self.joints:
             text += f", {self.moved} of {self.joints} joints moved"
-        return f"{text}, over {self.pictures} random and rendered crops"
+        text += f", over {self.pictures} random and rendered crops"
+        return text + (f" and {self.given} of pictures" if self.given else "")
 
 
 @torch.no_grad()
-def compare(model: Network, graph: Graph) -> Agreement:
-    """Runs both on random crops and on crops of rendered figures, as many as `Agreement.pictures`.
+def compare(model: Network, graph: Graph, batches: Sequence[Tensor] | None = None) -> Agreement:
+    """Runs both on batches of crops: random ones, rendered figures and maybe pictures (`check_crops`).
 
     ExportError where the file's outputs have other shapes, differ by more than 0.1 % of the largest value, or
     a joint is found elsewhere. Joints that also move under noise of that size are left out: an untrained
@@ -63,7 +63,9 @@ def compare(model: Network, graph: Graph) -> Agreement:
     plain = ExportGraph(copy.deepcopy(model).float().cpu().eval(), replace(spec, decode=None))
     draw = torch.Generator().manual_seed(0)
     differences, joints, moved = [], 0, 0
-    for crops in (_random(spec, draw), _figures(spec)):
+    if batches is None:
+        batches = check_crops(spec)
+    for crops in batches:
         boxes = _boxes(spec, len(crops), draw)
         pictures = crops if spec.takes == "crops" else normalize_crops(crops, spec.meta.mean, spec.meta.std)
         with use_backend("reference"):
@@ -75,7 +77,8 @@ def compare(model: Network, graph: Graph) -> Agreement:
                 joints, moved = joints + int(steady.sum()), moved + int((off & steady).sum())
                 expected, found = (decoded.score,), [found[1]]
         differences.append(_difference(found, expected))
-    result = Agreement(max(differences), joints, moved, RANDOM + FIGURES)
+    ours, given = sum(map(len, batches[:2])), sum(map(len, batches[2:]))
+    result = Agreement(max(differences), joints, moved, ours, given)
     if not result.difference <= TOLERANCE or moved:  # NaN is not below
         raise ExportError(f"{spec.meta.model}: {graph.engine} does not compute the same: {result}")
     return result
@@ -113,20 +116,6 @@ def _apart(a: Tensor, b: Tensor, spec: GraphSpec, boxes: tuple[Tensor, ...]) -> 
     width = spec.meta.input_size[0]
     size = boxes[1][:, :1] * 200 if boxes else torch.tensor([[float(width)]])
     return (a - b).norm(dim=-1) / size * (width / 4)
-
-
-def _random(spec: GraphSpec, draw: torch.Generator) -> Tensor:
-    width, height = spec.meta.input_size
-    return torch.randint(0, 256, (RANDOM, height, width, 3), generator=draw, dtype=torch.uint8)
-
-
-def _figures(spec: GraphSpec) -> Tensor:
-    """(FIGURES, H, W, 3) uint8 in the network's channel order."""
-    images = FigureImages(FIGURES, seed=7, image_size=spec.meta.input_size)
-    pictures = np.stack([images.read(f"{number:012d}.jpg") for number in range(1, FIGURES + 1)])
-    if spec.meta.channel_order == "rgb":
-        pictures = pictures[..., ::-1]
-    return torch.from_numpy(pictures.copy())
 
 
 def _boxes(spec: GraphSpec, count: int, draw: torch.Generator) -> tuple[Tensor, ...]:

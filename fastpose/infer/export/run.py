@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fastpose.files import make_folder, write_atomic
 from fastpose.infer.engines import open_graph
 from fastpose.infer.engines_open import PACKAGES, Graph, needed
 from fastpose.infer.export.check import Agreement, compare
+from fastpose.infer.export.check_crops import check_crops
 from fastpose.infer.export.graph import trace
 from fastpose.infer.export.onnx_file import write_onnx
 from fastpose.infer.export.program_file import write_compiled, write_program
@@ -51,13 +52,18 @@ class Exported:
 
 
 def export_model(
-    model: Network, path: str | os.PathLike[str], format: str | None = None, **options: Any
+    model: Network,
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    check_on: str | Path | Iterable[str | Path] | None = None,
+    **options: Any,
 ) -> Exported:
     """Writes a network in a form that runs without fastpose, on the CPU in float32, for any batch.
 
-    The file is opened again and compared with the network on random crops and on rendered figures before it
-    takes its place; where anything fails, the folder stays as it was. Its record lets `open_graph` and
-    `Predictor` run it without another file.
+    The file is opened again and compared with the network on random crops, on rendered figures and on
+    pictures of yours before it takes its place; where anything fails, the folder stays as it was. Its record
+    lets `open_graph` and `Predictor` run it without another file.
 
     Args:
         model: a network of `fastpose.models`, which is not changed.
@@ -65,11 +71,13 @@ def export_model(
         format: 'onnx' (.onnx), 'program' (.pt2, for torch.export.load) or 'compiled' (.pt2, C++ compiled by
             AOTInductor for CPUs like this one, minutes for a large network). None: the first that fits the
             suffix.
+        check_on: pictures for the comparison: files, folders or globs, as `check_crops` takes them.
         options: those of `spec_of`: takes, flip_test, shift, decode, refine, blur_kernel (`GraphSpec`).
 
     Raises:
         ConfigError: an argument cannot be.
         ExportError: a package is missing, the network cannot be exported, or the file computes another thing.
+        ImageError: a picture of `check_on` cannot be read.
         OutputError: the file cannot be written.
     """
     path = Path(path)
@@ -77,16 +85,25 @@ def export_model(
     spec = spec_of(model, **options)
     for package in chosen.packages:
         needed(package, PACKAGES["onnxruntime"])
+    batches = check_crops(spec, check_on)
     make_folder(path.parent)
+    graph, agreement = _write(model, spec, batches, chosen, path)
+    return Exported(path, spec, graph.engine, agreement)
+
+
+def _write(
+    model: Network, spec: GraphSpec, batches: list[torch.Tensor], chosen: Format, path: Path
+) -> tuple[Graph, Agreement]:
+    """The file takes its place once it was opened again and agrees on the batches."""
     program = trace(model, spec)
     with tempfile.TemporaryDirectory(prefix="fastpose-") as folder:
         draft = Path(folder) / f"network{chosen.suffix}"
         chosen.write(program, spec, draft)
         graph = open_graph(draft)
         _check_record(graph, spec)
-        agreement = compare(model, graph)
+        agreement = compare(model, graph, batches)
         write_atomic(path, lambda temporary: shutil.copyfile(draft, temporary))
-    return Exported(path, spec, graph.engine, agreement)
+    return graph, agreement
 
 
 def _format(path: Path, name: str | None) -> Format:

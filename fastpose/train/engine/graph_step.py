@@ -50,7 +50,7 @@ class GraphStep:
 
     Raises:
         ConfigError: `amp` or `compile` is not one of these, `clip_grad` is negative, `model` has no
-            parameters, or `optimizer` has none of them or takes a closure.
+            parameters, or `optimizer` has none of them, takes a closure or is a scheduler or None.
     """
 
     def __init__(

@@ -26,11 +26,11 @@ class GuardedOptimizer:
     cannot be captured. `changed` says what `refresh` found.
 
     Raises:
-        ConfigError: the optimiser's step needs a closure, as LBFGS does.
+        ConfigError: `optimizer` is something else, or its step needs a closure, as LBFGS's does.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-        _refuse_closures(optimizer)
+        _refuse(optimizer)
         self.optimizer, self.device = optimizer, device
         self.reason, self.changed = _why_not(optimizer), ""
         self._fused = type(optimizer) in _FUSED
@@ -140,7 +140,12 @@ def _difference(seen: tuple[Any, ...], found: tuple[Any, ...]) -> str:
     return f"the optimizer's {', '.join(sorted(names))} changed" if names else ""
 
 
-def _refuse_closures(optimizer: torch.optim.Optimizer) -> None:
+def _refuse(optimizer: torch.optim.Optimizer) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}; give the "
+            "optimizer itself, and step a scheduler in your own loop"
+        )
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ConfigError(

@@ -10,7 +10,10 @@ from fastpose.models import ModelMeta
 from fastpose.train.config import Config
 
 OTHER_ORDER = {"rgb": "bgr", "bgr": "rgb"}
-
+SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+"""Of Cityscapes' multi-scale test (HRNet-Semantic-Segmentation README)."""
+MIDDLE = 0.5
+"""`val.cell_offset` of targets whose centre is cut off to a whole cell (pytorch_stacked_hourglass)."""
 
 REFINEMENTS = {
     "none": "whole cells",
@@ -25,7 +28,8 @@ def pose_conventions(config: Config, meta: ModelMeta, output: str) -> dict[str, 
     """Configurations by what is different in them; the first is `config` itself.
 
     meta: the network's. output: its own; queries and bins are not refined, and queries not shifted. OKS-NMS
-    and rescoring belong to COCO data alone.
+    and rescoring belong to COCO data alone, peaks in the middle of cells to the hourglass networks of MPII.
+    The means of PCKh are no conventions here: every score has them all (`fastpose.metrics.pckh`).
     """
     found = {"as configured": config}
     if config.val.detections and config.data.format == "coco":
@@ -43,6 +47,14 @@ def pose_conventions(config: Config, meta: ModelMeta, output: str) -> dict[str, 
         for other, name in REFINEMENTS.items():
             if other != refine and (other != "dark_udp" or meta.codec == "udp"):
                 found[name] = _with(config, val_refine=other)
+        if config.data.format == "mpii" and meta.codec == "msra":
+            offset = 0.0 if config.val.cell_offset else MIDDLE
+            where = "in the middle of cells" if offset else "at whole cells"
+            found[f"peaks {where}"] = _with(config, val_cell_offset=offset)
+    if output == "queries":
+        background = not config.val.background
+        within = "with" if background else "without"
+        found[f"softmax {within} the class for no keypoint"] = _with(config, val_background=background)
     if config.data.format != "mpii":
         for nms in ("hard", "soft", "none"):
             if nms != config.val.nms:
@@ -53,14 +65,18 @@ def pose_conventions(config: Config, meta: ModelMeta, output: str) -> dict[str, 
 
 
 def segmentation_conventions(config: Config, channel_order: str, align_corners: bool) -> dict[str, Config]:
-    """As `pose_conventions`, for a segmentation network that enlarges its maps with `align_corners`."""
+    """As `pose_conventions`, for a segmentation network that enlarges its maps with `align_corners`.
+
+    Scores are published of whole pictures and of several scales, each with and without the mirrored picture.
+    """
     found = {"as configured": config}
     other = not align_corners
     found[f"align_corners {str(other).lower()}"] = _with(config, model_align_corners=other)
-    if config.val.flip_test:
-        found["no flip test"] = _with(config, val_flip_test=False)
-    else:
-        found["flip test"] = _with(config, val_flip_test=True)
+    for count, scales in (("one scale", [1.0]), ("several scales", SCALES)):
+        for flip in (False, True):
+            changed = _with(config, val_scales=list(scales), val_flip_test=flip)
+            if changed.val != config.val:
+                found[f"{count} {'with' if flip else 'without'} flip test"] = changed
     swapped = OTHER_ORDER[channel_order]
     found[f"pixels fed as {swapped.upper()}"] = _with(config, model_channel_order=swapped)
     return found

@@ -102,11 +102,13 @@ class PoseTask:
         return pose_conventions(self.config, model.meta, model.output)
 
     def conditions(self, model: PoseModel, count: int) -> str:
-        """Boxes, crops, precision, flip test, codec and refinement."""
+        """Boxes, crops, precision, flip test, codec, refinement, and other ways to read the output."""
         val, (width, height) = self.config.val, self.config.data.input_size
         boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
         flip = "with" if val.flip_test else "without"
         crops = f"crops {width}x{height} {model.meta.channel_order}"
         refine, _ = settled(model.meta.codec, val.refine)
         codec = "" if model.meta.codec == "msra" else f"codec {model.meta.codec}, "
-        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {refine}"
+        other = f", peaks {val.cell_offset:g} cells on" if val.cell_offset else ""
+        other += ", no keypoint in the softmax" if val.background else ""
+        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {refine}{other}"

@@ -23,7 +23,9 @@ from fastpose.models import (
     load_weights,
     read_meta,
 )
+from fastpose.models.weights import layer_options
 from fastpose.train.config import Config
+from fastpose.train.tasks.network_options import network_options
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +63,14 @@ def val_table(config: Config) -> PersonTable:
 
 def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | None = None) -> PoseModel:
     """The network of a configuration for these keypoints: with the weights to start from, or `trained`."""
-    options: dict[str, Any] = {
-        "keypoints": keypoints,
-        "input_size": (config.data.input_size[0], config.data.input_size[1]),
-        "channel_order": None if config.model.channel_order == "auto" else config.model.channel_order,
-        "codec": None if config.data.codec == "auto" else config.data.codec,
-        "split_ratio": None if config.data.split_ratio == "auto" else config.data.split_ratio,
-    }
+    options = {"keypoints": keypoints, **network_options(config)}
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
         _check_meta(trained, options)
         return pose_model(create_trained(name, joints, trained, **options))
+    # What nothing says of the layers is what the weights to start from were made with.
+    layers = layer_options(name, config.model.weights)
+    options |= {option: value for option, value in layers.items() if options.get(option) is None}
     model = pose_model(create_model(name, joints, **options))
     model.reset_parameters(config.model.init)
     if config.model.weights is not None:

@@ -88,6 +88,8 @@ def _predict(
         shift=shift,
         refine=refine,
         blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
+        cell_offset=val.cell_offset,
+        background=val.background,
         dtype=autocast_dtype(val.amp, device),
         mean=model.meta.mean,
         std=model.meta.std,

@@ -21,6 +21,7 @@ from fastpose.models import (
     read_meta,
 )
 from fastpose.train.config import Config
+from fastpose.train.tasks.network_options import network_options
 from fastpose.train.tasks.pose_data import VAL_FIGURES_SEED, coco_files, figure_style
 
 
@@ -47,13 +48,7 @@ def read_table(config: Config, part: str) -> SegmentationTable:
 
 def build_network(config: Config, classes: ClassSet, trained: str | Path | None = None) -> SegmentationModel:
     """The network of a configuration for these classes: with the weights to start from, or `trained`."""
-    auto = config.model
-    options: dict[str, Any] = {
-        "classes": classes,
-        "input_size": (config.data.input_size[0], config.data.input_size[1]),
-        "channel_order": None if auto.channel_order == "auto" else auto.channel_order,
-        "align_corners": None if auto.align_corners == "auto" else auto.align_corners,
-    }
+    options = {"classes": classes, **network_options(config)}
     name, count = config.model.name, classes.num_classes
     if trained is not None:
         _check_classes(trained, classes)

@@ -1,0 +1,74 @@
+"""From what a user calls a model to a segmentation network and its classes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastpose.classes import CITYSCAPES_19, VOC_21, ClassSet, voc_color
+from fastpose.errors import ConfigError
+from fastpose.infer.network_in import StrPath, is_exported, open_network, weights_file
+from fastpose.models import SegmentationMeta, SegmentationModel, list_models
+from fastpose.models.registry import task_of
+from fastpose.models.weights import create_fitting
+
+logger = logging.getLogger(__name__)
+
+
+def find_segmentation(
+    model: torch.nn.Module | StrPath, weights: StrPath | None = None, **options: Any
+) -> SegmentationModel:
+    """The network of a name and its weights, of a .safetensors file, of a run folder, or the one given.
+
+    options: those of the model's factory, for a name only; None changes nothing. The number of classes is
+    that of the file. Raises ConfigError for a model that is not known or not for segmentation,
+    CheckpointError for a file that cannot be used.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    if is_exported(model):
+        raise ConfigError(
+            f"{model}: an exported network, which fastpose.infer.engines.open_graph runs on tensors; "
+            "Segmenter takes the .safetensors that it was exported from"
+        )
+    return _segmentation(open_network(model, weights, options, _by_name, "Segmenter('hrnet_seg_w48'"))
+
+
+def classes_of(meta: SegmentationMeta) -> ClassSet:
+    """The classes that the weights know. Where they do not say, 19 are those of Cityscapes and 21 those of
+    PASCAL VOC, as in published files, and others are numbered, in VOC's colours; a log line tells which."""
+    if meta.classes is not None:
+        return meta.classes
+    count = meta.num_classes
+    for known in (CITYSCAPES_19, VOC_21):
+        if known.num_classes == count:
+            logger.info("%s: %d classes without names, taken for %s", meta.model, count, known.name)
+            return known
+    logger.info(
+        "%s: %d classes without names are numbered; classes=ClassSet(...) names them", meta.model, count
+    )
+    names = tuple(f"class {label}" for label in range(count))
+    return ClassSet(f"unnamed{count}", names, tuple(voc_color(label) for label in range(count)))
+
+
+def _by_name(name: str, weights: StrPath | None, options: dict[str, Any]) -> SegmentationModel:
+    if task_of(name) != SegmentationMeta.task:
+        known = ", ".join(list_models(SegmentationMeta.task))
+        raise ConfigError(
+            f"{name} is a {task_of(name)} network, which fastpose.Predictor runs; for segmentation: {known}"
+        )
+    if weights is None:
+        raise ConfigError(f"{name}: an untrained network finds nothing; give weights=FILE")
+    return _segmentation(create_fitting(name, weights_file(Path(weights)), **options))
+
+
+def _segmentation(network: torch.nn.Module) -> SegmentationModel:
+    if isinstance(network, SegmentationModel):
+        return network
+    meta = getattr(network, "meta", None)
+    what = type(network).__name__
+    if meta is not None:
+        what = f"{meta.model}, for {meta.task}, which fastpose.Predictor runs"
+    raise ConfigError(f"model: expected a segmentation network of fastpose.models, got {what}")

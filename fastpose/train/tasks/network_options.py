@@ -1,0 +1,34 @@
+"""What a configuration says of its network, apart from what the network is to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastpose.errors import ConfigError
+from fastpose.models.registry import task_of
+from fastpose.train.config import Config
+
+
+def network_options(config: Config) -> dict[str, Any]:
+    """Options of `create_model` for the network of a configuration; None where it leaves them open.
+
+    Raises ConfigError for residuals an hourglass has, in another network.
+    """
+    model, data = config.model, config.data
+    options: dict[str, Any] = {
+        "input_size": (data.input_size[0], data.input_size[1]),
+        "channel_order": model.channel_order,
+    }
+    if task_of(model.name) == "segmentation":
+        if model.num_modules != "auto":
+            raise ConfigError(
+                f"model.num_modules={model.num_modules}: {model.name} is no hourglass; leave it out"
+            )
+        options["align_corners"] = model.align_corners
+    else:
+        options |= {
+            "codec": data.codec,
+            "split_ratio": data.split_ratio,
+            "num_modules": model.num_modules,
+        }
+    return {name: None if value == "auto" else value for name, value in options.items()}
