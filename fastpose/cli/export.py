@@ -97,7 +97,7 @@ def _network(weights: Path, args: argparse.Namespace) -> Any:
     from fastpose.models import load_model
     from fastpose.models.weights import create_fitting
     from fastpose.train.config_io import load_config
-    from fastpose.train.tasks.network_options import network_options
+    from fastpose.train.tasks.networks import network_options
 
     if args.config:
         config = load_config(args.config, ["data.root=."])

@@ -66,7 +66,7 @@ def _from_config(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
     task = task_for(config)
     if not args.data:
         from fastpose.models.weights import create_fitting
-        from fastpose.train.tasks.network_options import network_options
+        from fastpose.train.tasks.networks import network_options
 
         model = create_fitting(config.model.name, args.weights, **network_options(config))
         return model, config, task, None

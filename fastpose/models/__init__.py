@@ -41,6 +41,7 @@ from fastpose.models.simcc import (
     simcc_hrnet_w48,
     simcc_resnet50,
 )
+from fastpose.models.transfer import load_backbone
 from fastpose.models.weights import create_trained, load_model, load_weights, read_meta, save_weights
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "hrnet_w32",
     "hrnet_w48",
     "list_models",
+    "load_backbone",
     "load_model",
     "load_weights",
     "pose_resnet50",

@@ -35,7 +35,7 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     `model.meta`. CheckpointError where file and model do not fit in every name and shape; then the model is
     unchanged.
     """
-    target, path = _network(model), Path(path)
+    target, path = network_of(model), Path(path)
     checkpoint = read_checkpoint(path)
     if checkpoint.meta is not None:
         _check_meta(path, checkpoint.meta, target.meta)
@@ -117,7 +117,7 @@ def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tenso
     file cannot be written, CheckpointError if `path` is not named `.safetensors` or `state_dict` does not fit
     the model.
     """
-    target, path = _network(model), Path(path)
+    target, path = network_of(model), Path(path)
     if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: weights are saved as safetensors; name the file {path.stem}.safetensors"
@@ -129,7 +129,8 @@ def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tenso
     write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
-def _network(model: nn.Module) -> Network:
+def network_of(model: nn.Module) -> Network:
+    """The network in what DDP or torch.compile has wrapped; TypeError for one that is not ours."""
     inner = model
     while isinstance(wrapped := getattr(inner, "module", getattr(inner, "_orig_mod", None)), nn.Module):
         inner = wrapped

@@ -20,6 +20,7 @@ class ModelConfig:
     name: str = "hrnet_w32"  # the network
     init: Literal["official", "kaiming"] = "official"  # where no weights are given; kaiming learns faster
     weights: str | None = None  # official .pth, mmpose .pth, ImageNet backbone, or .safetensors
+    backbone: str | None = None  # weights of another network, whose backbone this one starts from
     channel_order: Literal["auto", "rgb", "bgr"] = "auto"  # auto: what the weights say, else the network's
     align_corners: bool | Literal["auto"] = "auto"  # of segmentation networks; auto: as channel_order
     num_modules: int | Literal["auto"] = "auto"  # residuals at each place of an hourglass; auto: likewise

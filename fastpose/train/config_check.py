@@ -62,6 +62,8 @@ def check_config(config: Config) -> None:
             raise ConfigError(f"{key}={_value(config, key)}: must be {length} numbers")
     if config.model.num_modules != "auto" and config.model.num_modules < 1:
         raise ConfigError(f"model.num_modules={config.model.num_modules}: must be auto or at least 1")
+    if config.model.weights is not None and config.model.backbone is not None:
+        raise ConfigError("model.weights and model.backbone: give one of the two to start from")
     _check_data(config)
     _check_segmentation(config)
     name = config.run.name or config.name

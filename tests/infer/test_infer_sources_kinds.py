@@ -197,7 +197,10 @@ def test_pil_without_a_range(mode):
         to_bgr(pil(GREY).convert(mode), "x")
 
 
-@pytest.mark.parametrize("source", [3.5, b"bytes", {"a": 1}, {1, 2}, True, object()], ids=repr)
+NO_SOURCES = [3.5, b"bytes", {"a": 1}, {1, 2}, True, object()]
+
+
+@pytest.mark.parametrize("source", NO_SOURCES, ids=[type(source).__name__ for source in NO_SOURCES])
 def test_no_source(source):
     with pytest.raises(DataError, match="source: expected"):
         open_source(source)

@@ -23,13 +23,14 @@ CACHE = "crop_cache.sha256"
 DATA = "data.sha256"
 FREE = (  # what may differ when a run goes on: places, speed, and what is said about it
     "name", "data.root", "data.train_annotations", "data.train_images", "data.val_annotations",
-    "data.val_images", "data.workers", "data.cache_mb", "data.on_bad", "model.weights", "model.init",
-    "train.epochs", "train.lr", "train.milestones", "train.gamma", "train.schedule", "train.compile",
-    "train.save_steps", "train.keep", "train.clip_grad", "train.weight_decay", "train.warmup_steps",
-    "train.momentum", "train.backbone_lr", "train.poly_power", "train.amp", "train.channels_last",
-    "train.graph", "train.max_bad_steps", "train.keep_every", "train.async_save", "train.on_save_error",
-    "train.bucket_mb", "data.warp", "run.patience", "val.every", "val.batch_size", "val.amp", "run.dir",
-    "run.name", "run.device", "run.threads", "run.pictures_every", "run.tensorboard", "run.deterministic",
+    "data.val_images", "data.workers", "data.cache_mb", "data.on_bad", "model.weights", "model.backbone",
+    "model.init", "train.epochs", "train.lr", "train.milestones", "train.gamma", "train.schedule",
+    "train.compile", "train.save_steps", "train.keep", "train.clip_grad", "train.weight_decay",
+    "train.warmup_steps", "train.momentum", "train.backbone_lr", "train.poly_power", "train.amp",
+    "train.channels_last", "train.graph", "train.max_bad_steps", "train.keep_every", "train.async_save",
+    "train.on_save_error", "train.bucket_mb", "data.warp", "run.patience", "val.every", "val.batch_size",
+    "val.amp", "run.dir", "run.name", "run.device", "run.threads", "run.pictures_every", "run.tensorboard",
+    "run.deterministic",
 )  # fmt: skip
 
 

@@ -20,12 +20,11 @@ from fastpose.models import (
     PoseModel,
     create_model,
     create_trained,
-    load_weights,
     read_meta,
 )
 from fastpose.models.weights import layer_options
 from fastpose.train.config import Config
-from fastpose.train.tasks.network_options import network_options
+from fastpose.train.tasks.networks import network_options, start_network
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +71,7 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     layers = layer_options(name, config.model.weights)
     options |= {option: value for option, value in layers.items() if options.get(option) is None}
     model = pose_model(create_model(name, joints, **options))
-    model.reset_parameters(config.model.init)
-    if config.model.weights is not None:
-        load_weights(model, config.model.weights)
-        model.meta = model.meta.with_options(options)
+    start_network(model, config, options)
     return model
 
 

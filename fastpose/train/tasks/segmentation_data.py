@@ -17,11 +17,10 @@ from fastpose.models import (
     SegmentationModel,
     create_model,
     create_trained,
-    load_weights,
     read_meta,
 )
 from fastpose.train.config import Config
-from fastpose.train.tasks.network_options import network_options
+from fastpose.train.tasks.networks import network_options, start_network
 from fastpose.train.tasks.pose_data import VAL_FIGURES_SEED, coco_files, figure_style
 
 
@@ -54,10 +53,7 @@ def build_network(config: Config, classes: ClassSet, trained: str | Path | None 
         _check_classes(trained, classes)
         return _segmentation(create_trained(name, count, trained, **options))
     model = _segmentation(create_model(name, count, **options))
-    model.reset_parameters(config.model.init)
-    if config.model.weights is not None:
-        load_weights(model, config.model.weights)
-        model.meta = model.meta.with_options(options)
+    start_network(model, config, options)
     return model
 
 

@@ -1,11 +1,14 @@
-"""What a configuration says of its network, apart from what the network is to find."""
+"""What a configuration says of its network, apart from what the network is to find, and where it starts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastpose.errors import ConfigError
+from fastpose.models.meta import Network
 from fastpose.models.registry import task_of
+from fastpose.models.transfer import load_backbone
+from fastpose.models.weights import load_weights
 from fastpose.train.config import Config
 
 
@@ -32,3 +35,16 @@ def network_options(config: Config) -> dict[str, Any]:
             "num_modules": model.num_modules,
         }
     return {name: None if value == "auto" else value for name, value in options.items()}
+
+
+def start_network(network: Network, config: Config, options: dict[str, Any]) -> None:
+    """Fresh parameters, and over them the weights or the backbone that training starts from.
+
+    options: of the network's meta, which go before what the files say.
+    """
+    network.reset_parameters(config.model.init)
+    if config.model.weights is not None:
+        load_weights(network, config.model.weights)
+    elif config.model.backbone is not None:
+        load_backbone(network, config.model.backbone)
+    network.meta = network.meta.with_options(options)

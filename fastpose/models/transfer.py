@@ -1,0 +1,70 @@
+"""A network's backbone from the weights of another network: to other joints, another head, another task."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from fastpose.errors import CheckpointError, ConfigError
+from fastpose.models.checkpoint_formats import read_checkpoint
+from fastpose.models.meta import Network, StrPath
+from fastpose.models.weights import COUNTER, network_of
+
+logger = logging.getLogger(__name__)
+
+LEAST = 0.5
+"""Of the backbone's tensors that a file must fill, lest it is one of another family."""
+
+
+def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
+    """Fills the backbone of a model (`backbone_layers`) with what a file of weights has of it.
+
+    Taken is every tensor of a backbone layer that the file holds under the same name and in the same shape;
+    all else stays as it is, also the head. So a pose network starts from one for other joints, PRTR from an
+    HRNet that knows poses, and a pose network from an HRNetV2 for segmentation. Files of `save_weights` also
+    set the channel order and the normalisation that their features expect.
+
+    Args:
+        model: of `fastpose.models`, also inside DDP or torch.compile.
+        path: any file that `load_weights` reads.
+
+    Returns:
+        The names of the backbone's tensors that the file did not fill, without BatchNorm's counters.
+
+    Raises:
+        ConfigError: the model has no backbone.
+        CheckpointError: the file cannot be read, or fills less than half of the backbone's tensors; then
+            the model is unchanged.
+    """
+    target, path = network_of(model), Path(path)
+    if not target.backbone_layers:
+        raise ConfigError(f"{target.meta.model} has no backbone to fill; load whole weights of it")
+    checkpoint = read_checkpoint(path)
+    given, _ = target.adapt_names(checkpoint.tensors)
+    own = {name: tensor for name, tensor in target.state_dict().items() if _of_backbone(target, name)}
+    found = {
+        name: given[name]
+        for name, tensor in own.items()
+        if name in given and given[name].shape == tensor.shape and not name.endswith(COUNTER)
+    }
+    total = sum(not name.endswith(COUNTER) for name in own)
+    share = len(found) / total
+    if share < LEAST:
+        raise CheckpointError(
+            f"{path}: fills {share:.0%} of the tensors in the backbone of {target.meta.model}, too little to "
+            "start from; take weights of a network with the same backbone"
+        )
+    target.load_state_dict(found, strict=False)
+    if checkpoint.meta is not None:
+        features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
+        target.meta = target.meta.with_options(features)
+    logger.info(
+        "%s: fills %d of %d tensors in the backbone of %s", path, len(found), total, target.meta.model
+    )
+    return tuple(name for name in own if name not in found and not name.endswith(COUNTER))
+
+
+def _of_backbone(model: Network, name: str) -> bool:
+    return name.split(".")[0] in model.backbone_layers
