@@ -9,7 +9,7 @@ import torch
 from export_stubs import SIZE, Bins, Classes, Heatmaps, Queries, boxes, crops
 
 from fastpose.errors import CheckpointError, ConfigError, ExportError
-from fastpose.infer import network_in
+from fastpose.infer import network_in, predictor_options
 from fastpose.infer.engines import load_engine, open_graph
 from fastpose.infer.export.run import export_model
 from fastpose.infer.export.spec import KEY
@@ -80,7 +80,8 @@ def test_a_predictor_takes_a_file_and_needs_no_other(plain, decoding, monkeypatc
         found = engine(picture)[0]
         near = abs(found.keypoints.xy - model.keypoints.xy).max(-1) < 0.01
         assert near.mean() > 0.9, "all but those on which rounding decides"
-    monkeypatch.setattr(network_in, "pick_device", torch.device)  # as if there were a GPU
+    for module in (network_in, predictor_options):  # as if there were a GPU
+        monkeypatch.setattr(module, "pick_device", torch.device)
     with pytest.raises(ConfigError, match="runs on the CPU; give device='cpu'"):
         Predictor(plain, device="cuda")
     with pytest.raises(ConfigError, match="was exported with flip_test=True inside"):

@@ -83,7 +83,7 @@ def start(tmp_path, monkeypatch):
         train_verb.run(
             argparse.Namespace(
                 config="samples/figures", settings=[f"run.dir={tmp_path}", "run.name=x", "run.device=cpu"],
-                resume=False, list=False, describe=False,
+                named=None, resume=False, list=False, describe=False,
             )
         )  # fmt: skip
         return chosen[0].name
