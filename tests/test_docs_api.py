@@ -58,3 +58,22 @@ def test_a_docstring_becomes_markdown(make_api):
     assert make_api._signature(entry) == (arguments, " -> None")
     listed = ["*Args:*", "", "- `a`: the first,", "  on two lines.", "- `b, c`: two."]
     assert make_api._prose(function.__doc__) == ["What it does.", "", *listed, "", "Afterwards."]
+
+
+def test_names_that_pages_and_examples_tell_to_import_are_documented():
+    """Of `from fastpose... import NAME` in docs and examples, functions and classes have an entry."""
+    import importlib
+    import inspect
+    import re
+
+    texts = [*DOCS.glob("*.md"), *(DOCS.parent / "examples").glob("*.py")]
+    entries = "".join(path.read_text() for path in (DOCS / "api").glob("*.md"))
+    missing = set()
+    for path in texts:
+        for module, names in re.findall(r"^from (fastpose[\w.]*) import ([\w, ]+)$", path.read_text(), re.M):
+            for name in names.replace(" ", "").split(","):
+                value = getattr(importlib.import_module(module), name, None)
+                named = inspect.isfunction(value) or inspect.isclass(value)
+                if named and f"### {name}\n" not in entries:
+                    missing.add(f"{path.name}: {module}.{name}")
+    assert not missing

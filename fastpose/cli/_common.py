@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,3 +69,21 @@ def blur_kernel(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return kernel
+
+
+def tell_missing_pckh(headline: str) -> None:
+    """Says why MPII data were scored otherwise."""
+    if headline == "PCK@0.2":
+        print("no PCKh: that takes the head sizes of MPII's gt_valid.mat beside the annotations")
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Nothing below a warning from the loggers under `name`."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -36,8 +36,10 @@ def network_of(weights: Path, config: str | None = None, model: str | None = Non
     Raises ConfigError and CheckpointError with what to do on the command line.
     """
     from fastpose.errors import ConfigError
-    from fastpose.infer.network_in import is_exported, weights_file
+    from fastpose.infer.network_in import is_exported
+    from fastpose.models.checkpoint_formats import weights_file
 
+    refuse_picture(weights)
     named = [f"--{name}" for name, value in (("config", config), ("model", model)) if value]
     if len(named) > 1:
         raise ConfigError("--config and --model: give one of the two")
@@ -56,11 +58,24 @@ def network_of(weights: Path, config: str | None = None, model: str | None = Non
 def unknown_network(weights: Path) -> CheckpointError:
     """The error for weights of which nobody says what network they are for."""
     from fastpose.errors import CheckpointError
+    from fastpose.infer.network_in import is_exported
 
+    if is_exported(weights):
+        return CheckpointError(f"{weights}: is exported already; name the weights that it was made from")
     return CheckpointError(
         f"{weights}: does not say which network it is for, nor its input size; name the configuration of "
         "its training, as in --config coco/hrnet_w32_256x192"
     )
+
+
+def refuse_picture(weights: Path) -> None:
+    """CheckpointError where a picture or a video stands in the place of weights."""
+    from fastpose.errors import CheckpointError
+    from fastpose.infer.sources import EXTENSIONS
+    from fastpose.infer.video_in import VIDEO_EXTENSIONS
+
+    if weights.suffix.lower() in (*EXTENSIONS, *VIDEO_EXTENSIONS):
+        raise CheckpointError(f"{weights}: is no file of weights, which come first, in front of the pictures")
 
 
 def print_network(predictor: Predictor) -> None:

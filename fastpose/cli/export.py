@@ -67,7 +67,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> None:
     from fastpose.infer.export.run import export_model
-    from fastpose.infer.network_in import weights_file
+    from fastpose.models.checkpoint_formats import weights_file
 
     weights = weights_file(args.weights)
     model = _network(weights, args)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fastpose.cli._common import new_verb
+from fastpose.cli._common import new_verb, quiet, tell_missing_pckh
 
 EPILOG = """\
 examples:
@@ -114,8 +114,10 @@ def _print_scores(task: Any, table: Any, model: Any, weights: Path, device: Any)
     for name, config in task.conventions(model).items():
         own = task_for(config)
         samples = own.val_table()
-        network = own.build_model(samples, weights).to(device)
+        with quiet("fastpose.models"):  # it was said above, and is the same each time
+            network = own.build_model(samples, weights).to(device)
         with progress_bar(name, own.rows(len(samples), world)) as advance:
             evaluation, _ = own.validate(network, samples, device, advance, world)
         print()
         print(metric_table(evaluation.metrics, title=f"{name}: {own.conditions(network, len(samples))}"))
+    tell_missing_pckh(evaluation.headline)

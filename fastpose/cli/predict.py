@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastpose.cli import predict_segmentation
 from fastpose.cli._common import blur_kernel, new_verb, worker_count
-from fastpose.cli._network import add_network_options, network_of, print_network
-from fastpose.cli.predict_video import RATE, add_options, is_sequence, run_sequence
+from fastpose.cli._network import add_network_options, network_of, print_network, refuse_picture
+from fastpose.cli.predict_video import RATE, add_options, is_sequence, other_files, run_sequence
 
 if TYPE_CHECKING:
     from fastpose.infer.predictor import Predictor
@@ -31,10 +32,10 @@ Boxes come from a json in COCO detection format: [{"image_id" or "file_name", "b
 or from a detector: people, OpenCV's built-in one, which needs nothing and misses most people, or that of a
 library you have installed: torchvision:NAME, ultralytics:FILE, rtmlib:FILE, transformers:NAME. Without either
 the whole picture is taken as the box of one person. OUT gets predictions.json (COCO result format plus
-file_name and bbox) and one drawn PNG a picture, or with --no-draw the json alone. Pictures are turned as
-their EXIF data says. A video, or the number of a camera, gets an annotated video and a line of JSON a frame
-instead, and so do pictures with any of the video options. A segmentation network gives OUT/labels/NAME.png,
-whose palette indices are the classes, and an overlay OUT/NAME.png.
+file_name, bbox and drawn, the PNG's name) and one drawn PNG a picture, or with --no-draw the json alone.
+Pictures are turned as their EXIF data says. A video, or the number of a camera, gets an annotated video and a
+line of JSON a frame instead, and so do pictures with any of the video options. A segmentation network gives
+OUT/labels/NAME.png, whose palette indices are the classes, and an overlay OUT/NAME.png.
 """
 
 NO_BOXES = (
@@ -66,8 +67,8 @@ def add_parser(verbs: Any) -> None:
 def _people_options(group: Any) -> None:
     group.add_argument("--boxes", type=Path, metavar="FILE", help="json of person boxes")
     group.add_argument(
-        "--box-score", type=float, default=0.0, metavar="SCORE",
-        help="least score of a box in the json (default: %(default)s)",
+        "--box-score", type=_score, default=0.0, metavar="SCORE",
+        help="least score of a box in the json of --boxes (default: %(default)s)",
     )  # fmt: skip
     group.add_argument(
         "--detector", metavar="NAME", help="whole (default), people, or LIBRARY:MODEL; instead of --boxes"
@@ -82,7 +83,7 @@ def _peak_options(group: Any) -> None:
     )  # fmt: skip
     group.add_argument(
         "--blur-kernel", type=blur_kernel, default=11, metavar="N",
-        help="odd, of dark: 11 for weights trained with sigma 2, 17 for sigma 3 (default: %(default)s)",
+        help="odd, of dark and dark_udp alone: 11 for weights of sigma 2, 17 of 3 (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -109,28 +110,60 @@ def _output_options(group: Any) -> None:
         help="no drawn pictures: the json only, of a segmentation network the labels",
     )
     group.add_argument(
-        "--threshold", type=float, default=0.2, metavar="SCORE",
-        help="least score drawn (default: %(default)s)",
+        "--threshold", type=_share, default=0.2, metavar="SCORE",
+        help="least score drawn, from 0 to 1 (default: %(default)s)",
     )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> None:
-    from fastpose.errors import ConfigError
-    from fastpose.files import make_folder
-    from fastpose.infer.files import predict_files
-    from fastpose.infer.results import read_boxes, write_results
-    from fastpose.infer.sources import find_images
-    from fastpose.progress import progress_bar
+def _score(text: str) -> float:
+    score = float(text)
+    if not math.isfinite(score):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return score
 
+
+def _share(text: str) -> float:
+    score = float(text)
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"expected a score from 0 to 1, got {text!r}")
+    return score
+
+
+def run(args: argparse.Namespace) -> None:
+    from fastpose.infer.sources import find_images
+
+    refuse_picture(args.weights)
     if predict_segmentation.is_segmentation(args):
         predict_segmentation.run_segmentation(args)
         return
-    if args.boxes and args.detector:
-        raise ConfigError("--boxes and --detector: give one of the two")
+    _check_boxes(args)
     if is_sequence(args):
         run_sequence(args, _predictor)
         return
-    files = find_images(args.images)
+    _run_pictures(args, find_images(args.images))
+
+
+def _check_boxes(args: argparse.Namespace) -> None:
+    from fastpose.errors import ConfigError
+
+    if args.boxes and args.detector:
+        raise ConfigError("--boxes and --detector: give one of the two")
+    if args.box_score != args.usual("box_score") and not args.boxes:
+        raise ConfigError(
+            "--box-score: chooses among the boxes of --boxes FILE, and no file is given; a detector has a "
+            "threshold of its own"
+        )
+
+
+def _run_pictures(args: argparse.Namespace, files: list[Path]) -> None:
+    from fastpose.files import make_folder
+    from fastpose.infer.files import predict_files
+    from fastpose.infer.outputs import check_output
+    from fastpose.infer.results import read_boxes, write_results
+    from fastpose.progress import progress_bar
+    from fastpose.wording import counted
+
+    check_output(args.out / "predictions.json", other_files(args))
     boxes = read_boxes(args.boxes, files, min_score=args.box_score) if args.boxes else None
     predictor = _predictor(args)
     out = make_folder(args.out)
@@ -142,7 +175,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"skipped: {line}")
     _check_any(rows, skipped, files, args.detector)
     write_results(out / "predictions.json", rows)
-    print(f"{len(rows)} persons in {len(files)} pictures, {len(skipped)} skipped")
+    people, pictures = counted(len(rows), "person"), counted(len(files), "picture")
+    print(f"{people} in {pictures}, {len(skipped)} skipped")
     drawn = "" if args.no_draw else " and a PNG for each picture that could be read"
     print(f"results: {out}/predictions.json{drawn}")
 
@@ -150,8 +184,6 @@ def run(args: argparse.Namespace) -> None:
 def _predictor(args: argparse.Namespace) -> Predictor:
     from fastpose.infer.predictor import Predictor
 
-    if not args.boxes and not args.detector:
-        logger.warning(NO_BOXES)
     predictor = Predictor(
         network_of(args.weights, args.config),
         device=args.device,
@@ -170,6 +202,8 @@ def _predictor(args: argparse.Namespace) -> Predictor:
         compile=args.compile or False,
         fold=True,
     )
+    if not args.boxes and not args.detector:  # of no use beside why a network cannot be opened
+        logger.warning(NO_BOXES)
     print_network(predictor)
     return predictor
 
@@ -177,7 +211,10 @@ def _predictor(args: argparse.Namespace) -> Predictor:
 def _check_any(rows: list, skipped: list, files: list, detector: str | None) -> None:
     """Nobody found is a result only where a detector looked at a picture that could be read."""
     from fastpose.errors import DataError
+    from fastpose.wording import counted
 
     looked = detector not in (None, "whole") and len(skipped) < len(files)
     if not rows and not looked:
-        raise DataError(f"nobody to predict in {len(files)} pictures: all boxes and pictures were skipped")
+        raise DataError(
+            f"nobody to predict in {counted(len(files), 'picture')}: all boxes and pictures were skipped"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of segmentation networks."""
     group = parser.add_argument_group("segmentation networks")
     group.add_argument(
-        "--scales", type=float, nargs="+", metavar="SCALE",
-        help="sizes of a picture whose probabilities are averaged, such as 0.75 1 1.25 (default: 1)",
+        "--scales", type=_numbers, metavar="SCALE,...",
+        help="sizes of a picture whose probabilities are averaged, such as 0.75,1,1.25 (default: 1)",
     )  # fmt: skip
     group.add_argument(
         "--window", type=int, nargs=2, metavar=("WIDTH", "HEIGHT"),
@@ -28,12 +29,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(usual=parser.get_default)
 
 
+def _numbers(text: str) -> list[float]:
+    """Of `--scales`; `fastpose.infer.segmentation_forward.check_passes` says which they may be."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between them, such as 0.75,1,1.25, got {text!r}"
+        ) from None
+
+
 def is_segmentation(args: argparse.Namespace) -> bool:
     """Whether the weights are those of a segmentation network, as they or --config say.
 
     ConfigError, naming them, for options of the other kind of networks.
     """
     from fastpose.errors import ConfigError
+    from fastpose.infer.network_in import is_exported
 
     task, name = _network(args)
     if task == "segmentation":
@@ -43,10 +55,10 @@ def is_segmentation(args: argparse.Namespace) -> bool:
                 "picture a class; leave out"
             )
     elif name is not None and (others := _given(args, OWN)):
-        raise ConfigError(
-            f"{', '.join(others)}: for segmentation networks, and {name} finds keypoints in people's boxes; "
-            "leave out"
-        )
+        what = f"{name} finds keypoints in people's boxes; leave out"
+        if is_exported(name):
+            what = f"of exported ones, as {name} is, those for poses alone are run; predict with the weights"
+        raise ConfigError(f"{', '.join(others)}: for segmentation networks, and {what}")
     return task == "segmentation"
 
 
@@ -78,8 +90,9 @@ def run_segmentation(args: argparse.Namespace) -> None:
 
 def _network(args: argparse.Namespace) -> tuple[str, str | None]:
     """Task and name of the network; 'pose' and None where nothing says."""
-    from fastpose.infer.network_in import is_exported, weights_file
+    from fastpose.infer.network_in import is_exported
     from fastpose.models import read_meta
+    from fastpose.models.checkpoint_formats import weights_file
     from fastpose.models.registry import task_of
 
     weights = weights_file(args.weights)
@@ -93,9 +106,16 @@ def _network(args: argparse.Namespace) -> tuple[str, str | None]:
 
 
 def _config(args: argparse.Namespace) -> Any:
+    """That of --config; its `data.root` may be missing, since nothing is read from there but names."""
+    from fastpose.errors import ConfigError
     from fastpose.train.config_io import load_config
 
-    return load_config(args.config, ["data.root=."])
+    try:
+        return load_config(args.config)
+    except ConfigError:
+        config = load_config(args.config, ["data.root=."])
+        config.data.root = None
+        return config
 
 
 def _given(args: argparse.Namespace, keys: Any) -> list[str]:
@@ -117,8 +137,8 @@ def _check_pictures(names: list[str]) -> None:
 
 def _segmenter(args: argparse.Namespace) -> Segmenter:
     """By the configuration that is named, whose `val` says what no option does."""
-    from fastpose.infer.network_in import weights_file
     from fastpose.infer.segmentation_predictor import Segmenter
+    from fastpose.models.checkpoint_formats import weights_file
 
     weights = weights_file(args.weights)
     named, test = _from_config(_config(args), weights) if args.config else ({"model": weights}, {})
@@ -126,11 +146,11 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
         test["scales"] = args.scales
     if args.window is not None:
         test["window"] = tuple(args.window)
+    test["flip_test"] = test.get("flip_test", True) and not args.no_flip
     segmenter = Segmenter(
         **named,
         **test,
         device=args.device,
-        flip_test=not args.no_flip,
         amp=args.amp,
         upright=not args.no_exif,
         workers=getattr(args, "workers", "auto"),
@@ -145,7 +165,6 @@ def _segmenter(args: argparse.Namespace) -> Segmenter:
 
 def _from_config(config: Any, weights: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of `Segmenter` that name the network, and those of the test."""
-    from fastpose.classes import BODY_PARTS, PERSON_2
     from fastpose.models import read_meta
 
     auto, val = config.model, config.val
@@ -156,9 +175,27 @@ def _from_config(config: Any, weights: Any) -> tuple[dict[str, Any], dict[str, A
         "channel_order": None if auto.channel_order == "auto" else auto.channel_order,
         "align_corners": None if auto.align_corners == "auto" else auto.align_corners,
     }
-    if read_meta(weights) is None:  # VOC's layout says in a file of the data which classes it has
-        named["classes"] = {"coco": PERSON_2, "figures": BODY_PARTS}.get(config.data.format)
-    test: dict[str, Any] = {"scales": val.scales, "stride_rate": val.stride_rate}
+    if getattr(read_meta(weights), "classes", None) is None:
+        named["classes"] = _data_classes(config.data)
+    test: dict[str, Any] = {
+        key: getattr(val, key) for key in ("scales", "stride_rate", "average", "flip_test")
+    }
     if val.window is not None:
         test["window"] = tuple(val.window)
     return named, test
+
+
+def _data_classes(data: Any) -> Any:
+    """The classes that a configuration's data names; None for VOC's layout without a classes.json of its own,
+    whose networks are told by their number of classes."""
+    from fastpose.classes import BODY_PARTS, PERSON_2
+    from fastpose.data.voc import CLASSES_FILE, folder_classes, voc_folder
+    from fastpose.errors import DataError
+
+    if data.format != "voc":
+        return {"coco": PERSON_2, "figures": BODY_PARTS}.get(data.format)
+    try:
+        folder = voc_folder(Path(data.root)) if data.root else None
+    except DataError:  # trained where the data was
+        folder = None
+    return folder_classes(folder) if folder and (folder / CLASSES_FILE).is_file() else None

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from fastpose.cli._common import config_or_run, new_verb
+from fastpose.cli._common import config_or_run, new_verb, tell_missing_pckh
 
 EPILOG = """\
 examples:
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         return
     title = f"{weights}\n{task.conditions(model, len(table))}"
     print(metric_table(evaluation.metrics, title=title))
+    tell_missing_pckh(evaluation.headline)
     if args.out:
         write_results(args.out, evaluation.results)
         print(f"results: {args.out}")

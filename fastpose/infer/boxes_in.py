@@ -13,6 +13,7 @@ import numpy as np
 from fastpose.errors import DataError
 from fastpose.infer.items import Item, Source
 from fastpose.infer.results import FileBoxes, read_boxes
+from fastpose.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ def usable_boxes(boxes: Any, conf: Any, width: int, height: int, *, by: str = "g
     rows = number_rows("boxes", boxes, 4)
     scores = np.ones(len(rows)) if conf is None else number_rows("box_score", conf, 1)[:, 0]
     if len(scores) != len(rows):
-        raise DataError(f"box_score: {len(scores)} scores for {len(rows)} boxes")
+        raise DataError(
+            f"box_score: {counted(len(scores), 'score')} for {counted(len(rows), 'box', 'boxes')}"
+        )
     if not np.isfinite(scores).all():
         raise DataError(f"box_score: must be finite, got {scores[~np.isfinite(scores)][0]}")
     reasons = [unusable_box(box, width, height) for box in rows]
@@ -203,5 +206,7 @@ _NONE = object()
 
 
 def _other_number(name: str, entries: int | None, pictures: int) -> DataError:
-    told = f"more than {pictures}" if entries is None else str(entries)
-    return DataError(f"{name}: {told} entries for {pictures} pictures; give one entry a picture")
+    told = f"more than {counted(pictures, 'entry', 'entries')}"
+    if entries is not None:
+        told = counted(entries, "entry", "entries")
+    return DataError(f"{name}: {told} for {counted(pictures, 'picture')}; give one entry a picture")

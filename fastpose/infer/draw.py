@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from numbers import Real
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastpose.errors import DataError, ImageError
+from fastpose.errors import ConfigError, DataError, ImageError
 from fastpose.infer.text import Color, put_tag
 from fastpose.keypoints import KeypointSet
 
@@ -56,6 +58,12 @@ def draw_poses(
         _draw_joints(canvas, xy, use, joint_colors, width)
         _draw_score(canvas, labels[person], frames[person], xy[use], width)
     return canvas
+
+
+def check_threshold(threshold: Any) -> None:
+    """ConfigError unless it is a number from 0 to 1."""
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= float(threshold) <= 1:
+        raise ConfigError(f"threshold: expected a score from 0 to 1, got {threshold!r}")
 
 
 def bgr_copy(image: np.ndarray) -> np.ndarray:

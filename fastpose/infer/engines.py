@@ -70,7 +70,10 @@ class Engine(PoseModel):
 
     def __init__(self, graph: Graph, source: str) -> None:
         if not isinstance(graph.spec.meta, ModelMeta):
-            raise CheckpointError(f"{source}: a {graph.spec.meta.task} network, not one for poses")
+            raise CheckpointError(
+                f"{source}: a {graph.spec.meta.task} network, not one for poses; predict with the weights "
+                "that it was exported from"
+            )
         self.output = graph.spec.network  # type: ignore[misc, assignment]
         super().__init__(graph.spec.meta)
         self.graph, self.spec, self.source = graph, graph.spec, source

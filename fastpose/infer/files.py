@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastpose.infer.draw import check_threshold
 from fastpose.infer.predictor import Predictor
-from fastpose.infer.results import FileBoxes, pose_rows, write_png
+from fastpose.infer.results import FileBoxes, image_id_of, picture_ids, pose_rows, write_png
+
+logger = logging.getLogger(__name__)
 
 
 def predict_files(
@@ -24,9 +28,11 @@ def predict_files(
 
     `boxes` of a file are its persons; None leaves them to the predictor's detector. Joints with a score of
     at most `threshold` are not drawn, and nothing at all without `draw`. An unreadable picture is skipped,
-    one that cannot be written raises OutputError.
+    one that cannot be written raises OutputError. Rows are those of `pose_rows`, with an `image_id` of
+    `picture_ids` where the boxes bring none, and in `drawn` the name of the PNG.
     """
-    names = output_names(files, out)
+    check_threshold(threshold)
+    names, ids = output_names(files, out), _told_ids(files, boxes or {})
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     for file, result in zip(files, predictor(list(files), boxes, stream=True), strict=True):
@@ -35,20 +41,32 @@ def predict_files(
             skipped.append(str(result.error))
             continue
         skipped += [f"{file}: {reason}" for reason in result.skipped]
-        rows += pose_rows(result)
+        drawn = {"drawn": names[file].name} if draw else {}
+        rows += [row | drawn for row in pose_rows(result, image_id=ids[file])]
         if draw:
             write_png(names[file], result.plot(threshold=threshold))
     return rows, skipped
 
 
 def output_names(files: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """One PNG a picture, with a number added where two pictures share a stem; never one of the pictures."""
+    """One PNG a picture, with a number added where two pictures share a stem; never one of the pictures, nor
+    any file that is there already where `out` is a folder with pictures that are read."""
     taken = {file.resolve() for file in files}
+    shared = out.resolve() in {file.parent for file in taken}
     names = {}
     for file in files:
         name, number = out / f"{file.stem}.png", 2
-        while name.resolve() in taken:
+        while name.resolve() in taken or (shared and name.exists()):
             name, number = out / f"{file.stem}-{number}.png", number + 1
         taken.add(name.resolve())
         names[file] = name
     return names
+
+
+def _told_ids(files: Sequence[Path], boxes: Mapping[Path, FileBoxes]) -> dict[Path, int | str]:
+    """The id of each picture, with a line of log where names alone do not tell the pictures apart."""
+    ids = picture_ids(files) | {file: own.image_id for file, own in boxes.items()}
+    alike = [file for file in files if image_id_of(file) != ids[file] == file.as_posix()]
+    if alike:
+        logger.warning("%d pictures share names with others: the image_id of these is the path", len(alike))
+    return ids

@@ -24,7 +24,7 @@ def bucket_of(count: int, largest: int) -> int:
 
 def buckets_up_to(largest: int) -> list[int]:
     """Every answer of `bucket_of`: 1, 2, 4, 8, ... and `largest` itself."""
-    return sorted({bucket_of(count, largest) for count in range(1, largest + 1)})
+    return [*(1 << power for power in range((largest - 1).bit_length())), largest]
 
 
 class CropForward:

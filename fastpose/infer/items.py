@@ -16,7 +16,7 @@ from fastpose.data.images import read_image
 from fastpose.errors import DataError, FastposeError
 from fastpose.infer.images_in import EXPECTED, is_pil, to_bgr
 from fastpose.infer.sources import find_images
-from fastpose.infer.video_in import is_video, video_frames
+from fastpose.infer.video_in import is_camera, is_video, video_frames
 
 
 @dataclass
@@ -53,13 +53,15 @@ class Source:
 
 
 def open_source(source: Any, *, upright: bool = True) -> Source:
-    """The pictures of a path, folder, glob, video file, camera index, array, PIL image, tensor, an array or
-    tensor with one more dimension, or an iterable of any of these.
+    """The pictures of a path, folder, glob, video file, camera index (as a text of digits too), array, PIL
+    image, tensor, an array or tensor with one more dimension, or an iterable of any of these.
 
     Nothing is read yet but the list of a folder. `upright` turns files, PIL images and videos as their
     metadata says. Raises ImageError for a path that is not there, DataError for a source of another kind; in
     an iterable such members become items that cannot be read.
     """
+    if is_camera(source):
+        source = int(source)
     if isinstance(source, int) and not isinstance(source, bool):
         return Source(_frames(source, 0, upright), endless=True)
     if isinstance(source, (str, Path)) and is_video(source) and not os.path.isdir(source):

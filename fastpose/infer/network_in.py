@@ -18,6 +18,7 @@ from fastpose.infer.folded import folded, with_cast_convolutions
 from fastpose.infer.forward import ForwardOptions
 from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
 from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model, read_meta
+from fastpose.models.checkpoint_formats import weights_file
 from fastpose.models.registry import task_of
 
 StrPath = str | os.PathLike[str]
@@ -63,11 +64,13 @@ def open_network(
 
     call: how a name is given, for messages. Raises as `find_network`.
     """
-    if isinstance(model, str) and (weights is not None or _looks_like_name(model)):
+    named = weights is not None and model in list_models()  # a folder may have the name too
+    if isinstance(model, str) and (named or _looks_like_name(model)):
         return by_name(model, weights, options)
     if weights is not None or options:
         given = ", ".join((["weights"] if weights is not None else []) + sorted(options))
-        raise ConfigError(f"{given}: only with the name of a model; a network or its file has its own")
+        none = f", and {os.fspath(model)!r} is none" if isinstance(model, (str, os.PathLike)) else ""
+        raise ConfigError(f"{given}: only with the name of a model{none}; a network or its file has its own")
     if isinstance(model, torch.nn.Module):
         return model
     if not isinstance(model, (str, os.PathLike)):
@@ -164,14 +167,6 @@ def _by_name(name: str, weights: StrPath | None, options: dict[str, Any]) -> Pos
         meta = read_meta(file)
         joints = meta.outputs if meta is not None else COCO_17.num_joints
     return _pose(create_trained(name, joints, file, **options))
-
-
-def weights_file(path: Path) -> Path:
-    """The file itself, or the best weights of a run folder; CheckpointError where it is not there."""
-    file = path / "best.safetensors" if os.path.isdir(path) else path
-    if not os.path.isfile(file):
-        raise CheckpointError(f"{file}: no such file")
-    return file
 
 
 def _safetensors(path: Path, call: str) -> Path:

@@ -26,6 +26,7 @@ from fastpose.infer.predictor_options import (
     check_using,
     crop_stages,
     forward_options,
+    whole_number,
 )
 from fastpose.infer.result import Boxes, Keypoints, Result
 from fastpose.infer.run_pictures import run_pictures
@@ -42,14 +43,15 @@ class Predictor:
             fastpose.models, which is put into eval mode, a .safetensors that `fastpose train` or
             `save_weights` wrote, a run folder, or an .onnx or .pt2 of `fastpose export`.
         weights: what `fastpose.models.load_weights` reads, or a run folder.
-        device: 'auto', 'cpu', 'cuda' or 'cuda:N'.
+        device: 'auto', 'cpu', 'cuda', 'cuda:N' or N.
         detector: finds people where no boxes are given. None and 'whole' take the whole picture as the
             box of one person (None says so once, loudly); 'people' is OpenCV's built-in detector, weak
             (see `PeopleDetector`); 'LIBRARY:MODEL' one of another library, such as
             'torchvision:fasterrcnn_resnet50_fpn_v2'; or a callable (see `fastpose.infer.detectors`).
         flip_test: average the mirrored picture in.
         refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`; 'auto' is what the codec of the weights is
-            published with, and so is the shift of the mirrored picture (`fastpose.codecs`).
+            published with, and so is the shift of the mirrored picture (`fastpose.codecs`). The kernel is of
+            'dark' and 'dark_udp' alone.
         amp: 'none', 'auto', 'bf16' or 'fp16'.
         engine: what runs an exported file, as in `fastpose.infer.engines.open_graph`.
         batch_size: most persons in one forward pass, and most pictures read ahead of a result.
@@ -76,7 +78,7 @@ class Predictor:
         model: torch.nn.Module | str | os.PathLike[str],
         *,
         weights: str | os.PathLike[str] | None = None,
-        device: str = "auto",
+        device: str | int = "auto",
         detector: str | Detector | None = None,
         flip_test: bool = True,
         refine: str = "auto",
@@ -104,12 +106,12 @@ class Predictor:
         self.device = self.options.device
         self.find = PeopleFinder(detector)
         self.following = pick_following(track, smooth, rate, self.keypoints.sigmas)
-        self.batch_size, self.upright = batch_size, upright
+        self.batch_size, self.upright = whole_number(batch_size), upright
         self.workers = reading_threads(workers, self.device)
         owned = not isinstance(model, torch.nn.Module)  # one that is given may go on training
         self.model = on_device(network, self.device, self.options.dtype, fold=owned if fold is None else fold)
         self.cut, self.forward = crop_stages(
-            network, self.model, self.options, warp, batch_size, compile, graph
+            network, self.model, self.options, warp, self.batch_size, compile, graph
         )
 
     @property
@@ -137,9 +139,9 @@ class Predictor:
         """One `Result` for each picture of the source, in its order.
 
         Args:
-            source: the path of a picture, folder, glob or video; the number of a camera; an array (H, W, 3)
-                uint8 in BGR order, as cv2 reads it; a PIL image; a tensor (3, H, W) in RGB order, as
-                torchvision reads it; a list or generator of these, or an array or tensor with one more
+            source: the path of a picture, folder, glob or video; the number of a camera (0 or '0'); an array
+                (H, W, 3) uint8 in BGR order, as cv2 reads it; a PIL image; a tensor (3, H, W) in RGB order,
+                as torchvision reads it; a list or generator of these, or an array or tensor with one more
                 dimension. See `fastpose.infer.images_in.to_bgr` for grey, alpha, 16 bits and CMYK.
             boxes: people's boxes (x, y, width, height) in pixels: (N, 4) for one picture, one such entry a
                 picture for several (None: look for people), a mapping from paths, or the path of a json in

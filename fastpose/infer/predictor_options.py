@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -47,17 +48,34 @@ def check_using(
         raise ConfigError(str(error)) from None
 
 
+def whole_number(batch_size: Any) -> int:
+    """The `batch_size` as an int, of NumPy's too; ConfigError for anything but a whole number above 0."""
+    try:
+        number = 0 if isinstance(batch_size, (bool, np.bool_)) else operator.index(batch_size)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"batch_size: expected a whole number above 0, got {batch_size!r}")
+    return number
+
+
+def named_device(device: Any) -> Any:
+    """'cuda:N' for a number N, anything else as it is."""
+    number = isinstance(device, (int, np.integer)) and not isinstance(device, bool)
+    return f"cuda:{device}" if number else device
+
+
 def check_running(
     device: Any, amp: Any, batch_size: Any, workers: Any, warp: Any, compile: Any, graph: Any, fold: Any
 ) -> None:
     """ConfigError for a device that is not there, and for what it, a batch or a pool of threads cannot be."""
-    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+    device = named_device(device)
+    if not isinstance(device, (str, torch.device)):
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
     if not isinstance(amp, str):
         raise ConfigError(f"amp: expected auto, none, bf16 or fp16, got {amp!r}")
     autocast_dtype(amp, pick_device(device))  # type: ignore[arg-type]
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError(f"batch_size: expected a whole number above 0, got {batch_size!r}")
+    whole_number(batch_size)
     reading_threads(workers, CPU)
     cuts_on_device(warp, CPU)
     if not isinstance(compile, bool) and not (isinstance(compile, str) and compile in MODES):
@@ -69,7 +87,7 @@ def check_running(
 
 def forward_options(
     network: PoseModel,
-    device: str,
+    device: str | int,
     keypoints: KeypointSet,
     amp: str,
     flip_test: bool,
@@ -79,8 +97,9 @@ def forward_options(
     """How the network is run; ConfigError where the graph of an exported one does it in another way.
 
     A `refine` of 'auto' is what the weights are published with (`fastpose.infer.network_in.settle`).
+    ConfigError too for a kernel that nothing would use.
     """
-    place = device_for(network, device)
+    place = device_for(network, named_device(device))
     refine, shift = settle(network, refine)
     options = ForwardOptions(
         place,
@@ -94,6 +113,12 @@ def forward_options(
         std=network.meta.std,
     )
     check_test(network, options)
+    dark = network.output == "heatmaps" and refine.startswith("dark")
+    if blur_kernel != ForwardOptions.blur_kernel and not dark:
+        raise ConfigError(
+            f"blur_kernel={blur_kernel}: belongs to dark and dark_udp, and {network.meta.model} is read with "
+            f"refine {refine!r}; ask for one of these, or leave the kernel out"
+        )
     return options
 
 

@@ -149,10 +149,11 @@ class Result:
 
         image: to draw on in place of the picture itself. boxes: whether to draw boxes and their scores; None
         leaves them out where the box is the whole picture. threshold: joints below it are not drawn, absent
-        ones never. Raises as `image` and `draw_poses`.
+        ones never. Raises as `image` and `draw_poses`, and ConfigError for a threshold outside 0 to 1.
         """
-        from fastpose.infer.draw import draw_poses
+        from fastpose.infer.draw import check_threshold, draw_poses
 
+        check_threshold(threshold)
         framed = self.found_by != "whole" if boxes is None else boxes
         return draw_poses(
             self.image if image is None else image,

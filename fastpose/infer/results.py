@@ -39,6 +39,18 @@ def image_id_of(file: str | PurePath) -> int | str:
     return int(stem) if stem.isascii() and stem.isdigit() and len(stem) <= 18 else stem
 
 
+def picture_ids(files: Iterable[Path]) -> dict[Path, int | str]:
+    """`image_id_of` each picture, and the path instead for all that would share theirs (x.jpg and x.png,
+    1.jpg and 001.jpg, pictures of one name in two folders)."""
+    ids = {file: image_id_of(file) for file in files}
+    while shared := {value for value, count in Counter(ids.values()).items() if count > 1}:
+        paths = {file: file.as_posix() for file, value in ids.items() if value in shared}
+        if paths.items() <= ids.items():
+            break
+        ids |= paths
+    return ids
+
+
 def person_scores(conf: np.ndarray, box_conf: np.ndarray, in_vis_threshold: float = 0.2) -> np.ndarray:
     """(N,) float64: the box's score times the mean of the joint scores above `in_vis_threshold`, 0 where
     there is none (hrnet lib/dataset/coco.py). conf: (N, K) joint scores, box_conf: (N,)."""
@@ -47,18 +59,21 @@ def person_scores(conf: np.ndarray, box_conf: np.ndarray, in_vis_threshold: floa
     return box_conf * np.where(sure, conf, 0.0).sum(axis=1) / np.maximum(sure.sum(axis=1), 1)
 
 
-def pose_rows(result: Result, *, category_id: int = 1, in_vis_threshold: float = 0.2) -> list[dict[str, Any]]:
+def pose_rows(
+    result: Result, *, category_id: int = 1, in_vis_threshold: float = 0.2, image_id: int | str | None = None
+) -> list[dict[str, Any]]:
     """The persons of one picture as COCO keypoint results, with `bbox` and `file_name` besides.
 
     `keypoints` is x, y (image pixels) and score for each joint in turn; an absent joint is written 0, 0, 0,
-    as COCO does. `score` is that of `person_scores`. `image_id` is the result's own, else `image_id_of` its
-    file, else its place in the source; a video's rows carry `frame` besides, and its number as image_id.
+    as COCO does. `score` is that of `person_scores`. `image_id` is the result's own, else the one
+    given here, else `image_id_of` its file, which pictures of one name share (`picture_ids`), else its place
+    in the source; a video's rows carry `frame` besides, and its number as image_id.
     """
     points = result.keypoints
     triples = np.concatenate([points.xy, points.conf[..., None]], axis=2, dtype=np.float64)
     triples[~points.valid] = 0.0
     scores = person_scores(points.conf, result.boxes.conf, in_vis_threshold)
-    picture: dict[str, Any] = {"image_id": _picture_id(result), "category_id": category_id}
+    picture: dict[str, Any] = {"image_id": _picture_id(result, image_id), "category_id": category_id}
     place: dict[str, Any] = {} if result.path is None else {"file_name": result.path.as_posix()}
     if result.frame is not None:
         place["frame"] = result.frame
@@ -74,9 +89,11 @@ def pose_rows(result: Result, *, category_id: int = 1, in_vis_threshold: float =
     ]
 
 
-def _picture_id(result: Result) -> int | str:
+def _picture_id(result: Result, given: int | str | None) -> int | str:
     if result.image_id is not None:
         return result.image_id
+    if given is not None:
+        return given
     if result.frame is not None:
         return result.frame
     return result.index if result.path is None else image_id_of(result.path)
@@ -115,13 +132,13 @@ def read_boxes(
 
     A row names its picture by `file_name`, compared from the end so that folders may be left out, or else by
     `image_id`, compared with `image_id_of` the file. `score` may be missing (1). Every file has an entry,
-    with its boxes in the order of the list; rows of other pictures or categories (None: all are wanted) and
-    below `min_score` are left out, and logged in one line. Raises DataError, naming the row, for a broken
-    file, and when no box is left.
+    with the id of its rows, else of `picture_ids`, and its boxes in the order of the list; rows of other
+    pictures or categories (None: all are wanted) and below `min_score` are left out, and logged in one line.
+    Raises DataError, naming the row, for a broken file, and when no box is left.
     """
     path = Path(path)
     finder = _Finder(files)
-    ids: dict[Path, int | str] = {file: image_id_of(file) for file in files}
+    ids = picture_ids(files)
     kept: dict[Path, list[list[float]]] = {file: [] for file in files}
     left_out: Counter[str] = Counter()
     for number, row in enumerate(_load(path)):

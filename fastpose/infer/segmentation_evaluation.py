@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class SegmentationOptions:
     """How pictures are read and go through the network.
 
-    `dtype` to `flip` as in `class_probabilities`; `batch_size` pictures of one size that follow each other go
-    together; `workers` processes read them; `on_bad` as in `SegmentationDataset`.
+    `dtype` to `average` as in `class_probabilities`; `batch_size` pictures of one size that follow each other
+    go together; `workers` processes read them; `on_bad` as in `SegmentationDataset`.
     """
 
     device: torch.device
@@ -37,6 +37,7 @@ class SegmentationOptions:
     stride_rate: float = 2 / 3
     scales: Sequence[float] = (1.0,)
     flip: bool = False
+    average: str = "softmax"
     batch_size: int = 1
     workers: int = 0
     on_bad: OnBad = "skip"
@@ -94,6 +95,7 @@ def _predict(model: SegmentationModel, images: Tensor, options: SegmentationOpti
         stride_rate=options.stride_rate,
         scales=options.scales,
         flip=options.flip,
+        average=options.average,
     ).argmax(1)
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LABELS = "labels"
 """Folder of the PNGs of labels, below that of the overlays."""
+PICTURES_FILE = "pictures.json"
+"""Which picture each of them is of, beside them."""
 
 
 @dataclass
@@ -46,8 +48,8 @@ def segment_files(
     """Writes `out`/labels/STEM.png, and with `draw` the overlay `out`/STEM.png, for each of `files`.
 
     The names and colours of the classes are written beside the labels, into a classes.json as
-    `fastpose.data.voc` has it. An unreadable picture is skipped, one that cannot be written raises
-    OutputError.
+    `fastpose.data.voc` has it, and into a pictures.json, once all are written, the path of the picture that
+    each STEM.png is of. An unreadable picture is skipped, one that cannot be written raises OutputError.
     """
     names = output_pairs(files, out)
     make_folder(out / LABELS)
@@ -55,6 +57,7 @@ def segment_files(
         out / LABELS / CLASSES_FILE, json.dumps(dataclasses.asdict(segmenter.classes), indent=1) + "\n"
     )
     found = Segmented(np.zeros(segmenter.classes.num_classes, np.int64))
+    sources: dict[str, str] = {}
     for file, result in zip(files, segmenter(list(files), stream=True), strict=True):
         on_file(1)
         if result.error is not None:
@@ -64,8 +67,10 @@ def segment_files(
         write_labels(result, labels)
         if draw:
             write_png(overlay, result.plot())
+        sources[labels.name] = str(file)
         found.pictures += 1
         found.counts += result.counts
+    write_text(out / LABELS / PICTURES_FILE, json.dumps(sources, indent=1) + "\n")
     return found
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastpose.device import autocast
 from fastpose.errors import ConfigError
+from fastpose.infer.segmentation_average import AVERAGES, Average, average_of
 from fastpose.models import SegmentationModel
 from fastpose.nn.bilinear import enlarge
 from fastpose.nn.normalize import normalize_crops
@@ -39,12 +40,13 @@ def class_probabilities(
     stride_rate: float = 2 / 3,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    average: str = "softmax",
 ) -> Tensor:
     """The probability of every class at every pixel of (B, H, W, 3) uint8 pictures: (B, C, H, W) float32.
 
-    The classes of a pixel sum to 1. A picture and its mirror image count as the mean of their logits, before
-    the softmax; where windows overlap, and over the scales, probabilities are averaged. The network is left
-    in eval mode. Raises ValueError for other images, ConfigError for another argument that cannot be.
+    The classes of a pixel sum to 1. A picture and its mirror image count as the mean of their logits. The
+    network is left in eval mode. Raises ValueError for other images, ConfigError for another argument that
+    cannot be.
 
     Args:
         images: channels in the order of `model.meta`.
@@ -53,21 +55,19 @@ def class_probabilities(
             go through the network at once, so a pass takes no more memory for a larger picture.
         scales: the picture is taken at each of these sizes, 1 for its own (bilinear).
         flip: takes the mirrored picture too.
+        average: of what the mean is taken where windows overlap and over the scales, 'softmax' or 'exp'
+            (`SoftmaxAverage`, `ExpAverage` of fastpose.infer.segmentation_average). Without either both give
+            the same; published figures of several scales or windows are of 'exp'.
     """
     _check_images(images)
-    check_passes(window, stride_rate, scales)
+    check_passes(window, stride_rate, scales, average)
     model.eval()
     pictures = normalize_crops(images.to(device), model.meta.mean, model.meta.std)
-    height, width = pictures.shape[2:]
-    total: Tensor | None = None  # everything in place: for a large picture these are the largest arrays
-    for scale in scales:
-        size = tuple(max(1, math.floor(n * scale + 0.5)) for n in (height, width))
-        scaled = pictures if size == (height, width) else _resized(pictures, size)
-        found = _slide(model, scaled, window, stride_rate, flip, dtype)
-        found = found if size == (height, width) else _resized(found, (height, width))
-        total = found if total is None else total.add_(found)
-    assert total is not None  # `check_passes` wants at least one scale
-    return total.div_(len(scales))
+    passes = _Passes(model, window, stride_rate, flip, dtype, average_of(average))
+    total = passes.at_scale(pictures, scales[0])
+    for scale in scales[1:]:
+        passes.average.add(total, passes.at_scale(pictures, scale))
+    return passes.average.probabilities(total, len(scales))
 
 
 def window_size(
@@ -98,48 +98,58 @@ def window_starts(length: int, window: int, stride_rate: float) -> list[int]:
     return [min(i * stride, length - window) for i in range(count)]
 
 
-def _slide(
-    model: SegmentationModel,
-    pictures: Tensor,
-    window: Window,
-    stride_rate: float,
-    flip: bool,
-    dtype: torch.dtype | None,
-) -> Tensor:
-    """Normalised pictures (B, 3, h, w) -> probabilities (B, C, h, w), averaged over the windows."""
-    batch, _, height, width = pictures.shape
-    w, h = window_size(window, (width, height), model.meta.input_size)
-    rows, columns = window_starts(height, h, stride_rate), window_starts(width, w, stride_rate)
-    total = pictures.new_zeros((batch, model.meta.num_classes, height, width))
-    count = pictures.new_zeros((height, width))
-    for y, x in itertools.product(rows, columns):
-        count[y : y + h, x : x + w] += 1
-    places = list(itertools.product(range(batch), rows, columns))
-    at_once = max(1, PASS_PIXELS // (h * w * (1 + flip)))
-    for start in range(0, len(places), at_once):
-        part = places[start : start + at_once]
-        windows = torch.stack([pictures[i, :, y : y + h, x : x + w] for i, y, x in part])
-        for (i, y, x), found in zip(part, _probabilities(model, windows, flip, dtype), strict=True):
-            total[i, :, y : y + h, x : x + w] += found
-    return total.div_(count)
+@dataclass
+class _Passes:
+    """How normalised pictures (B, 3, H, W) go through a network; arguments of `class_probabilities`."""
 
+    model: SegmentationModel
+    window: Window
+    stride_rate: float
+    flip: bool
+    dtype: torch.dtype | None
+    average: Average
 
-def _probabilities(
-    model: SegmentationModel, windows: Tensor, flip: bool, dtype: torch.dtype | None
-) -> Tensor:
-    size = windows.shape[2:]
-    if flip:
-        windows = torch.cat([windows, windows.flip(3)])
-    with autocast(dtype, windows.device):
-        logits = model(windows.contiguous(memory_format=torch.channels_last)).float()
-    if flip:
-        straight, mirrored = logits.chunk(2)
-        logits = (straight + mirrored.flip(3)) / 2
-    return enlarge(logits, size, model.meta.align_corners).softmax(1)
+    def at_scale(self, pictures: Tensor, scale: float) -> Tensor:
+        """What `average` keeps of the pictures (B, C, H, W) taken at one size."""
+        own = pictures.shape[2:]
+        size = torch.Size(max(1, math.floor(n * scale + 0.5)) for n in own)
+        if size == own:
+            return self.slide(pictures)
+        found = self.slide(enlarge(pictures, size, align_corners=False))
+        return self.average.resized(found, own, self.model.meta.align_corners)
 
+    def slide(self, pictures: Tensor) -> Tensor:
+        """The mean over the windows."""
+        batch, _, height, width = pictures.shape
+        w, h = window_size(self.window, (width, height), self.model.meta.input_size)
+        rows = window_starts(height, h, self.stride_rate)
+        columns = window_starts(width, w, self.stride_rate)
+        total = pictures.new_full((batch, self.model.meta.num_classes, height, width), self.average.nothing)
+        count = pictures.new_zeros((height, width))
+        for y, x in itertools.product(rows, columns):
+            count[y : y + h, x : x + w] += 1
+        places = list(itertools.product(range(batch), rows, columns))
+        at_once = max(1, PASS_PIXELS // (h * w * (1 + self.flip)))
+        for start in range(0, len(places), at_once):
+            part = places[start : start + at_once]
+            windows = torch.stack([pictures[i, :, y : y + h, x : x + w] for i, y, x in part])
+            found = self.average.of(self.logits(windows))
+            for (i, y, x), one in zip(part, found, strict=True):
+                self.average.add(total[i, :, y : y + h, x : x + w], one)
+        self.average.divide(total, count)
+        return total
 
-def _resized(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    def logits(self, windows: Tensor) -> Tensor:
+        """(B, C, h, w) float32 at the size of the windows."""
+        size = windows.shape[2:]
+        if self.flip:
+            windows = torch.cat([windows, windows.flip(3)])
+        with autocast(self.dtype, windows.device):
+            logits = self.model(windows.contiguous(memory_format=torch.channels_last)).float()
+        if self.flip:
+            straight, mirrored = logits.chunk(2)
+            logits = (straight + mirrored.flip(3)) / 2
+        return enlarge(logits, size, self.model.meta.align_corners)
 
 
 def _check_images(images: Tensor) -> None:
@@ -147,7 +157,7 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images: expected (B, H, W, 3) uint8, got {tuple(images.shape)} {images.dtype}")
 
 
-def check_passes(window: object, stride_rate: object, scales: object) -> None:
+def check_passes(window: object, stride_rate: object, scales: object, average: object) -> None:
     """ConfigError for arguments of `class_probabilities` that cannot be."""
     sides = window if isinstance(window, tuple | list) else ()
     fits = len(sides) == 2 and all(type(n) is int and n > 0 for n in sides)
@@ -160,6 +170,8 @@ def check_passes(window: object, stride_rate: object, scales: object) -> None:
         raise ConfigError(
             f"scales must be one or more numbers above 0 and at most {MAX_SCALE}, got {scales!r}"
         )
+    if average not in AVERAGES:
+        raise ConfigError(f"average must be 'softmax' or 'exp', got {average!r}")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -40,6 +40,8 @@ class Segmenter:
             needs no more memory for a larger picture. The probabilities themselves need 4 bytes for each
             class and pixel, and as much again with other scales than 1.
         stride_rate: distance between windows as a part of their size, above 0 and at most 1.
+        average: 'softmax' for the mean of probabilities over scales and windows, or 'exp' for that of
+            exp(logits), as published figures are made.
         amp: 'none', 'auto', 'bf16' or 'fp16'.
         probabilities: results carry those of all classes, not only the likeliest one.
         upright: turn files, PIL images and videos as their metadata says, as cv2.imread does.
@@ -62,6 +64,7 @@ class Segmenter:
         scales: Sequence[float] = (1.0,),
         window: Window = "auto",
         stride_rate: float = 2 / 3,
+        average: str = "softmax",
         amp: str = "none",
         probabilities: bool = False,
         upright: bool = True,
@@ -69,7 +72,7 @@ class Segmenter:
         **options: Any,
     ) -> None:
         check_switches(flip_test=flip_test, probabilities=probabilities, upright=upright)
-        check_passes(window, stride_rate, scales)
+        check_passes(window, stride_rate, scales, average)
         if not isinstance(device, str | torch.device):
             raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r}")
         self.device = pick_device(str(device))
@@ -78,7 +81,7 @@ class Segmenter:
         network = find_segmentation(model, weights, **options)
         self.meta, self.classes = network.meta, classes_of(network.meta)
         self.flip_test, self.scales, self.window, self.stride_rate = flip_test, scales, window, stride_rate
-        self.probabilities, self.upright = probabilities, upright
+        self.average, self.probabilities, self.upright = average, probabilities, upright
         # A network that was given is somebody's, who may go on training it.
         placed = on_device(network, self.device, self.dtype, fold=not isinstance(model, torch.nn.Module))
         self.model = cast(SegmentationModel, placed)
@@ -151,6 +154,7 @@ class Segmenter:
             stride_rate=self.stride_rate,
             scales=self.scales,
             flip=self.flip_test,
+            average=self.average,
         )
         labels = found.argmax(0).to(torch.uint8).cpu().numpy()
         return labels, found.cpu().numpy() if self.probabilities else None

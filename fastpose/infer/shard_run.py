@@ -11,10 +11,11 @@ from typing import Any
 
 from fastpose.errors import DataError, OutputError
 from fastpose.files import make_folder, sha256, write_text
-from fastpose.infer.network_in import StrPath, weights_file
+from fastpose.infer.network_in import StrPath
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.shard_output import FORMATS, check_format
 from fastpose.infer.shards import Shard
+from fastpose.models.checkpoint_formats import weights_file
 
 logger = logging.getLogger(__name__)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from fastpose.errors import ImageError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+NOT_FETCHED = "URLs are not fetched; download the file and name that"
 
 
 def find_images(sources: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -49,6 +51,8 @@ def _expand(source: str | Path) -> list[Path]:
         if not pictures:
             raise ImageError(f"{path}: no picture in this folder; for those below it give '{path}/**/*.jpg'")
         return pictures
+    if is_address(source):
+        raise ImageError(f"{source}: {NOT_FETCHED}")
     if not glob.has_magic(str(source)):
         raise ImageError(f"{path}: no such file or folder")
     matches = [Path(match) for match in glob.iglob(str(source), recursive=True)]
@@ -57,6 +61,11 @@ def _expand(source: str | Path) -> list[Path]:
         what = f"matches {len(matches)} names, none of them a picture" if matches else "matches nothing"
         raise ImageError(f"{source}: this pattern {what} ({', '.join(EXTENSIONS)})")
     return pictures
+
+
+def is_address(source: str | Path) -> bool:
+    """Whether this is a URL, such as https://example.org/photo.jpg, of which a Path keeps one slash."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", str(source), re.IGNORECASE) is not None
 
 
 def _is_picture(path: Path) -> bool:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fastpose.errors import ImageError
+from fastpose.infer.sources import NOT_FETCHED, is_address
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,11 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in VIDEO_EXTENSIONS
 
 
+def is_camera(name: object) -> bool:
+    """Whether a text is the number of a camera: digits that are the name of no file."""
+    return isinstance(name, str) and name.isascii() and name.isdigit() and not os.path.exists(name)
+
+
 def video_frames(source: Path | int, *, upright: bool = True) -> Iterator[Frame]:
     """Frames in order, one in memory at a time; an int is a camera, whose frames never end.
 
@@ -78,7 +84,7 @@ def _open(source: Path | int) -> cv2.VideoCapture:
         if source < 0:
             raise ImageError(f"camera {source}: cameras are numbered from 0")
     elif not os.path.isfile(source):
-        raise ImageError(f"{source}: no such video file")
+        raise ImageError(f"{source}: {NOT_FETCHED if is_address(source) else 'no such video file'}")
     try:
         capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     except cv2.error as error:

@@ -77,7 +77,11 @@ class VideoWriter:
             self._shape = picture.shape
             self._writer = self._open()
         if picture.shape != self._shape:
-            raise DataError(f"{self.path}: frames are {self._shape}, got one of {picture.shape}")
+            sizes = [f"{width}x{height}" for height, width, _ in (self._shape, picture.shape)]
+            raise DataError(
+                f"{self.path}: frames are {sizes[0]}, got one of {sizes[1]}; a video has one size, so name a "
+                "folder, which gets PNG files of any"
+            )
         if shutil.disk_usage(self.path.parent).free < LEAST_FREE + picture.nbytes:
             raise OutputError(f"{self.path}: the disk is full after {self.count} frames")
         height, width = picture.shape[:2]

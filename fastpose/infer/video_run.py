@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastpose.errors import OutputError
+from fastpose.infer.draw import check_threshold
+from fastpose.infer.outputs import check_outputs, source_files
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.video_out import JsonLines, annotate, open_writer
 
@@ -41,14 +42,14 @@ def predict_video(
     `Result.to_json` of each frame. Joints with a score of at most `threshold` are not drawn. However the
     frames end, by an error too, the video holds those that were drawn. A picture that cannot be read has a
     line in `jsonl` and none in the video. Raises what the predictor and the writers raise, and OutputError
-    for a video that is its own source.
+    for a name of what is read, before anything is written.
     """
-    if video is not None and isinstance(source, (str, Path)) and Path(source).resolve() == video.resolve():
-        raise OutputError(f"{video}: is the video that is read; choose another name")
+    check_threshold(threshold)
+    check_outputs(source_files(source), video=video, jsonl=jsonl)
     summary = VideoSummary()
     with ExitStack() as stack:
-        lines = stack.enter_context(JsonLines(jsonl)) if jsonl else None
         writer = stack.enter_context(closing(open_writer(video, rate))) if video else None
+        lines = stack.enter_context(JsonLines(jsonl)) if jsonl else None  # last: it empties an older file
         for result in predictor(source, boxes, stream=True):
             summary.frames += 1
             summary.people += len(result)

@@ -27,6 +27,7 @@ from fastpose.models.meta import Meta, ModelMeta, Network, PoseModel, Segmentati
 from fastpose.models.pose_resnet import PoseResNet, pose_resnet50, pose_resnet101, pose_resnet152
 from fastpose.models.prtr import (
     PRTR,
+    prtr_hrnet_w18_small,
     prtr_hrnet_w32,
     prtr_hrnet_w48,
     prtr_resnet50,
@@ -89,6 +90,7 @@ __all__ = [
     "pose_resnet50",
     "pose_resnet101",
     "pose_resnet152",
+    "prtr_hrnet_w18_small",
     "prtr_hrnet_w32",
     "prtr_hrnet_w48",
     "prtr_resnet50",

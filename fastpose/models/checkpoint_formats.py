@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from dataclasses import dataclass
@@ -31,14 +32,26 @@ class Checkpoint:
     meta: Meta | None = None
 
 
+def weights_file(path: Path) -> Path:
+    """The file itself, or the best weights of a run folder; CheckpointError where it is not there."""
+    folder = os.path.isdir(path)
+    file = path / "best.safetensors" if folder else path
+    if folder and not os.path.isfile(file):
+        raise CheckpointError(f"{path}: no run folder with weights: it has no best.safetensors")
+    if not os.path.isfile(file):  # also of names that Path.is_file raises for
+        raise CheckpointError(f"{file}: no such file; weights= takes a weights file or a run folder")
+    return file
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads `.safetensors`, or any other name as a file of torch.save; CheckpointError if it cannot be used.
+
+    A run folder stands for its best.safetensors.
 
     A file of torch.save is a state_dict, or a dict with one under 'state_dict' (official and mmpose training
     checkpoints). Names are brought to the official ones by `official_names`.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; weights= takes the path of a weights file")
+    path = weights_file(path)
     if path.suffix == ".safetensors":
         tensors, meta = read_safetensors(path)
         return Checkpoint(official_names(tensors), meta)

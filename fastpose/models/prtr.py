@@ -24,6 +24,7 @@ from fastpose.nn.transformer import Transformer
 
 __all__ = [
     "PRTR",
+    "prtr_hrnet_w18_small",
     "prtr_hrnet_w32",
     "prtr_hrnet_w48",
     "prtr_resnet50",
@@ -171,8 +172,10 @@ def _frozen_resnet(depth: int) -> ResNetBody:
     return body
 
 
-def _create(body: nn.Module, meta: ModelMeta, weights: StrPath | None, options: dict[str, Any]) -> PRTR:
-    model = PRTR(body, meta.with_options(options))
+def _create(
+    body: nn.Module, meta: ModelMeta, weights: StrPath | None, options: dict[str, Any], **size: int
+) -> PRTR:
+    model = PRTR(body, meta.with_options(options), **size)
     if weights is not None:
         load_weights(model, weights)
         model.meta = model.meta.with_options(options)
@@ -185,9 +188,11 @@ def _create_resnet(depth: int, num_joints: int, weights: StrPath | None, options
     return _create(_frozen_resnet(depth), meta, weights, options)
 
 
-def _create_hrnet(width: str, num_joints: int, weights: StrPath | None, options: dict[str, Any]) -> PRTR:
+def _create_hrnet(
+    width: str, num_joints: int, weights: StrPath | None, options: dict[str, Any], **size: int
+) -> PRTR:
     meta = ModelMeta(f"prtr_hrnet_{width}", num_joints, INPUT_SIZE)
-    return _create(HRNetBody(CONFIGS[f"hrnet_{width}"]), meta, weights, options)
+    return _create(HRNetBody(CONFIGS[f"hrnet_{width}"]), meta, weights, options, **size)
 
 
 @register_model
@@ -230,3 +235,13 @@ def prtr_hrnet_w32(num_joints: int = 17, *, weights: StrPath | None = None, **op
 def prtr_hrnet_w48(num_joints: int = 17, *, weights: StrPath | None = None, **options: Any) -> PRTR:
     """PRTR with the classification HRNet-W48; arguments as for `prtr_hrnet_w32`."""
     return _create_hrnet("w48", num_joints, weights, options)
+
+
+@register_model
+def prtr_hrnet_w18_small(num_joints: int = 17, *, weights: StrPath | None = None, **options: Any) -> PRTR:
+    """PRTR with the classification HRNet-W18-small-v2, small enough to train on a CPU.
+
+    17.6 million parameters; three layers of 128 channels in encoder and decoder, 50 queries. A size of this
+    project, nobody publishes weights of it. Arguments as for `prtr_hrnet_w32`.
+    """
+    return _create_hrnet("w18_small", num_joints, weights, options, channels=128, layers=3, num_queries=50)

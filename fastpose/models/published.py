@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-COCO, MPII, MPII_OWN, CITYSCAPES, CONTEXT = "COCO", "MPII", "MPII, own mean", "Cityscapes", "PASCAL-Context"
+COCO, MPII, MPII_OWN, MPII_PLAIN = "COCO", "MPII", "MPII, own mean", "MPII, plain mean"
+DARK, UDP = "COCO, DARK", "COCO, UDP"
+CITYSCAPES, CONTEXT = "Cityscapes", "PASCAL-Context"
 CONVENTIONS = {
     COCO: "val2017 AP with the detector's boxes of 56.4 AP and flip test",
+    DARK: "as COCO, trained and decoded as mmpose does with DARK",
+    UDP: "as COCO, trained and decoded as mmpose does with UDP",
     MPII: "val PCKh@0.5, the mean weighted over 14 joints, with flip test",
     MPII_OWN: "val PCKh@0.5 pooled over all 16 joints, with a stricter comparison and a split of its own",
+    MPII_PLAIN: "val PCKh@0.5, the mean over 14 joints that counts each alike",
     CITYSCAPES: "val mIoU of whole pictures at one scale",
     CONTEXT: "val mIoU of 59 classes, several scales and flip test",
 }
@@ -37,11 +42,13 @@ class Origin:
 HRNET = "leoxiaobin/deep-high-resolution-net.pytorch"
 SB = "microsoft/human-pose-estimation.pytorch"
 HOURGLASS = "princeton-vl/pytorch_stacked_hourglass"
+PYTORCH_POSE = "bearpaw/pytorch-pose"
 PRTR = "mlpc-ucsd/PRTR"
 SEG = "HRNet/HRNet-Semantic-Segmentation"
 MMPOSE = "open-mmlab/mmpose"
 
 _NAMES = "names, shapes and parameter count"
+_COUNTS = "numbers of tensors and parameters, not names: the original was not read"
 _GOLDEN = "golden numbers of the official code in float64: outputs 1e-6, loss 1e-9, every gradient norm 1e-6"
 
 
@@ -54,8 +61,21 @@ def _mpii(size: str, value: str) -> Score:
 
 
 PUBLISHED: dict[str, Origin] = {
-    "hrnet_w32": Origin(HRNET, "MIT", (*_coco("74.4", "75.8"), _mpii("256x256", "90.3")), _GOLDEN),
-    "hrnet_w48": Origin(HRNET, "MIT", _coco("75.1", "76.3"), _NAMES),
+    "hrnet_w32": Origin(
+        HRNET,
+        "MIT",
+        (
+            *_coco("74.4", "75.8"), Score(DARK, "192x256", "75.7"), Score(UDP, "192x256", "76.2"),
+            _mpii("256x256", "90.3"),
+        ),
+        _GOLDEN,
+    ),
+    "hrnet_w48": Origin(
+        HRNET,
+        "MIT",
+        (*_coco("75.1", "76.3"), Score(DARK, "288x384", "77.2"), Score(UDP, "288x384", "77.3")),
+        _NAMES,
+    ),
     "pose_resnet50": Origin(
         SB, "MIT", (*_coco("70.4", "72.2"), _mpii("256x256", "88.5"), _mpii("384x384", "89.1")), _GOLDEN
     ),
@@ -67,6 +87,8 @@ PUBLISHED: dict[str, Origin] = {
     ),
     "hourglass2": Origin(HOURGLASS, "BSD-3-Clause", (Score(MPII_OWN, "256x256", "88.3"),), _GOLDEN),
     "hourglass8": Origin(HOURGLASS, "BSD-3-Clause", (Score(MPII_OWN, "256x256", "90.2"),), _NAMES),
+    "hourglass2_paper": Origin(PYTORCH_POSE, "GPL-3.0", (Score(MPII_PLAIN, "256x256", "86.95"),), _COUNTS),
+    "hourglass8_paper": Origin(PYTORCH_POSE, "GPL-3.0", (Score(MPII_PLAIN, "256x256", "88.78"),), _COUNTS),
     "prtr_resnet50": Origin(
         PRTR,
         "Apache-2.0",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 
 from torch import nn
@@ -60,10 +62,21 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if checkpoint.meta is not None:
         features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
         target.meta = target.meta.with_options(features)
-    logger.info(
-        "%s: fills %d of %d tensors in the backbone of %s", path, len(found), total, target.meta.model
-    )
-    return tuple(name for name in own if name not in found and not name.endswith(COUNTER))
+    left = tuple(name for name in own if name not in found and not name.endswith(COUNTER))
+    fresh = f"; fresh stay {', '.join(_parts(left))}" if left else ""
+    name = target.meta.model
+    logger.info("%s: fills %d of %d tensors in the backbone of %s%s", path, len(found), total, name, fresh)
+    return left
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    """The parts of a network that hold these tensors, without numbers in their names."""
+    return sorted({".".join(takewhile(str.isidentifier, _within(name))) for name in names})
+
+
+def _within(name: str) -> list[str]:
+    """Of backbone.0.body.layer1.0.conv1.weight: layer1, 0, conv1."""
+    return name.rpartition("body.")[2].split(".")[:-1]
 
 
 def _of_backbone(model: Network, name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError
 from fastpose.files import write_atomic
-from fastpose.models.checkpoint_formats import official_names, read_checkpoint
+from fastpose.models.checkpoint_formats import official_names, read_checkpoint, weights_file
 from fastpose.models.meta import Meta, Network, StrPath
 from fastpose.models.registry import create_model, list_models
 from fastpose.models.safetensors_file import read_safetensors_meta, to_safetensors
@@ -96,9 +96,7 @@ def create_fitting(name: str, weights: StrPath, **options: Any) -> Network:
 
 def read_meta(path: StrPath) -> Meta | None:
     """What a file of `save_weights` says about its model, from its header alone; None for any other file."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+    path = weights_file(Path(path))
     return read_safetensors_meta(path) if path.suffix == ".safetensors" else None
 
 

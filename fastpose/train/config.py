@@ -123,6 +123,7 @@ class ValConfig:
     window: list[int] | None = None  # width, height of a segmentation network's sliding window; null: whole
     stride_rate: float = 0.6666666666666666  # of the window: how far it slides
     scales: list[float] = field(default_factory=lambda: [1.0])  # of a picture, averaged, for segmentation
+    average: Literal["softmax", "exp"] = "softmax"  # over scales and windows; exp: of exp(logits), official
     refine: Refinement = "auto"  # how a peak becomes a point; auto: quarter for msra, dark_udp for udp
     blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark(_udp); auto: 11 for data.sigma 2, 17 for 3
     cell_offset: float = 0.0  # cells added to a heatmap's peak in x and y; pytorch_stacked_hourglass: 0.5

@@ -32,8 +32,11 @@ def find_config(name: str | os.PathLike[str]) -> Path:
     for path in (Path(text), SHIPPED / text, SHIPPED / f"{text}.yaml"):
         if path.is_file():
             return path
+    near = difflib.get_close_matches(text, list_configs(), n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(
-        f"no configuration {text!r}: neither a file nor a shipped one{_nearest(text, list_configs())}"
+        f"no configuration {text!r}: neither a file nor a shipped one{hint} "
+        "(fastpose train --list prints these)"
     )
 
 

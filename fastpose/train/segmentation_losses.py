@@ -11,6 +11,17 @@ from fastpose.errors import ConfigError
 from fastpose.nn.bilinear import enlarge
 
 LOSSES = ("ce", "ohem", "ce_dice", "ce_dice_seed")
+"""What `segmentation_loss` computes.
+
+- 'ce': cross-entropy, the mean over the counted pixels, weighted by their class.
+- 'ohem': cross-entropy of the hard pixels (online hard example mining). p is a pixel's probability of its
+  class, t the larger of `threshold` and the (min_kept + 1)-th smallest p, or the largest p where fewer
+  are counted; the plain mean over the pixels of p < t, 0 where there are none.
+- 'ce_dice': mean of -log p * weight over the counted pixels, plus 1 - Dice, the mean over all classes of
+  2 tp / (2 tp + fn + fp), each sum of probabilities over the counted pixels of the batch.
+- 'ce_dice_seed': the same as its source computes it: pixels that do not count are in the mean of the
+  cross-entropy and their predictions among the false positives, so that borders drag every class down.
+"""
 
 UNCOUNTED = -100
 """Stands for every label that is no class."""
@@ -32,16 +43,7 @@ def segmentation_loss(
     threshold: float = 0.9,
     min_kept: int = 131072,
 ) -> Tensor:
-    """The loss `name` of logits, enlarged bilinearly to the labels' size. Nothing is read back to the host.
-
-    - 'ce': cross-entropy, the mean over the counted pixels, weighted by their class.
-    - 'ohem': cross-entropy of the hard pixels (online hard example mining). p is a pixel's probability of its
-      class, t the larger of `threshold` and the (min_kept + 1)-th smallest p, or the largest p where fewer
-      are counted; the plain mean over the pixels of p < t, 0 where there are none.
-    - 'ce_dice': mean of -log p * weight over the counted pixels, plus 1 - Dice, the mean over all classes of
-      2 tp / (2 tp + fn + fp), each sum of probabilities over the counted pixels of the batch.
-    - 'ce_dice_seed': the same as its source computes it: pixels that do not count are in the mean of the
-      cross-entropy and their predictions among the false positives, so that borders drag every class down.
+    """The one of LOSSES, a scalar, of logits enlarged bilinearly to the labels' size. The host reads nothing.
 
     Args:
         logits: (B, C, h, w), floating point; computed in float32, or in float64 for such logits.
@@ -51,13 +53,8 @@ def segmentation_loss(
         align_corners: of the enlargement, the network's own.
         threshold, min_kept: of 'ohem'; the count is one process's.
 
-    Returns:
-        Scalar.
-
-    Raises:
-        ValueError: shapes or dtypes are wrong.
-        ConfigError: `name`, `threshold` or `min_kept` cannot be.
-
+    Raises ValueError for shapes and dtypes that are wrong, ConfigError for a `name`, `threshold` or
+    `min_kept` that cannot be.
     Source: seg lib/core/criterion.py ('ce', 'ohem'); k-seg nets/hrnet_training.py (Dice; arXiv:1606.04797).
     """
     check_loss(name, threshold, min_kept)

@@ -142,6 +142,9 @@ def test_weights_that_are_not_there_or_do_not_say(tmp_path, capsys):
     torch.save({}, tmp_path / "w.pth")
     assert main(["export", str(tmp_path / "w.pth")]) == 2
     assert "--config" in capsys.readouterr().err
+    (tmp_path / "w.onnx").write_bytes(b"not read")
+    assert main(["export", str(tmp_path / "w.onnx")]) == 2
+    assert "w.onnx: is exported already" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:
         main(["export", "w", "--input-size", "12by3"])
     assert stopped.value.code == 2

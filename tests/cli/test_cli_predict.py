@@ -67,10 +67,12 @@ def test_without_drawing_the_json_is_the_same(weights, photo, tmp_path, capsys, 
     assert predict(*common, "--out", tmp_path / "drawn") == 0
     assert not compiled
     capsys.readouterr()
+    drawn = rows(tmp_path / "drawn")
+    assert [row.pop("drawn") for row in drawn] == ["photo.png"]
     for number, speed in enumerate(["--batch-size 1", "--workers 2", "--compile default"]):
         out = tmp_path / str(number)
         assert predict(*common, "--no-draw", *speed.split(), "--out", out) == 0
-        assert rows(out) == rows(tmp_path / "drawn")
+        assert rows(out) == drawn
         assert [path.name for path in out.iterdir()] == ["predictions.json"]
         assert capsys.readouterr().out.endswith(f"results: {out}/predictions.json\n")
         assert len(compiled) == ("--compile" in speed)
@@ -85,6 +87,17 @@ def test_without_drawing_the_json_is_the_same(weights, photo, tmp_path, capsys, 
         (["--workers", "2.5"], "--workers: expected auto or a whole number from 0 on, got '2.5'"),
         (["--workers", "1000"], "workers: expected 'auto' or a whole number from 0 to 256, got 1000"),
         (["--compile", "fast"], "--compile: invalid choice: 'fast'"),
+        (["--threshold", "nan"], "--threshold: expected a score from 0 to 1, got 'nan'"),
+        (["--threshold", "7"], "--threshold: expected a score from 0 to 1, got '7'"),
+        (["--threshold", "-0.1"], "--threshold: expected a score from 0 to 1, got '-0.1'"),
+        (["--threshold", "a"], "--threshold: invalid"),
+        (["--box-score", "0.9"], "--box-score: chooses among the boxes of --boxes FILE"),
+        (["--box-score", "0.9", "--detector", "people"], "--box-score: chooses among the boxes of --boxes"),
+        (["--box-score", "nan", "--boxes", "boxes.json"], "--box-score: expected a finite number"),
+        (
+            ["--blur-kernel", "17"],
+            "blur_kernel=17: belongs to dark and dark_udp, and hrnet_w18_small is read",
+        ),
         (["--rate", "0"], "rate: expected a number of frames a second above 0, got 0.0"),
         (["--amp", "fp16", "--device", "cpu"], "fp16 needs a CUDA device"),
     ],
@@ -125,7 +138,7 @@ def test_run_folder_is_its_best_weights(weights, photo, tmp_path):
 def test_built_in_detector_that_finds_nobody_gives_an_empty_result(weights, photo, tmp_path, capsys):
     assert predict(weights, photo, "--out", tmp_path / "out", "--detector", "people") == 0
     assert rows(tmp_path / "out") == []
-    assert "0 persons in 1 pictures, 0 skipped" in capsys.readouterr().out
+    assert "0 persons in 1 picture, 0 skipped" in capsys.readouterr().out
     drawn = cv2.imread(str(tmp_path / "out" / "photo.png"))
     assert np.array_equal(drawn, cv2.imread(str(photo)))
 
@@ -169,6 +182,13 @@ def test_names_in_a_json_of_boxes_lead_nowhere(weights, photo, tmp_path, capsys)
         (["--boxes", "gone.json"], "gone.json: cannot be read"),
         (["--device", "tpu"], "not a device"),
         (["gone.jpg"], "gone.jpg: no such file"),
+        (["https://a.b/c.jpg"], "https://a.b/c.jpg: URLs are not fetched"),
+        (["https://a.b/c.jpg?size=*"], "URLs are not fetched"),
+        (["--config", "nonsense"], "no configuration 'nonsense': neither a file nor a shipped one (fastpose"),
+        (
+            ["--config", "coco/hrnet_w32_256x193"],
+            "did you mean 'coco/hrnet_w32_256x192'? (fastpose train --li",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
@@ -178,3 +198,16 @@ def test_refusals(weights, photo, words, message, capsys, tmp_path, monkeypatch)
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert len(error) < 600, "a list of names in the place of a remedy"
+
+
+@pytest.mark.parametrize("name", ["photo.png", "film.MP4"])
+def test_a_picture_in_the_place_of_weights(name, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(b"x" * 100)
+    assert predict(path, path, "--out", tmp_path / "out") == 2
+    assert f"{path}: is no file of weights, which come first" in capsys.readouterr().err
+
+
+def test_a_kernel_of_its_refinement_is_taken(weights, photo, tmp_path):
+    assert predict(weights, photo, "--refine", "dark", "--blur-kernel", "17", "--out", tmp_path / "out") == 0

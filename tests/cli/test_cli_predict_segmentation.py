@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from segmentation_stubs import PAINTS, painted, paints, registered_paints, some_labels
+from segmentation_stubs import PAINTS, PLAIN, Paints, painted, paints, registered_paints, some_labels
 
-from fastpose.classes import ClassSet
+from fastpose.classes import BODY_PARTS, ClassSet
 from fastpose.cli import main
 from fastpose.data.segmentation_png import decode_labels
+from fastpose.data.voc import write_voc
+from fastpose.infer.export.run import export_model
 from fastpose.infer.segmentation_predictor import Segmenter
-from fastpose.models import create_model, save_weights
+from fastpose.models import SegmentationMeta, create_model, save_weights
 
 __all__ = ["registered_paints"]
 
@@ -57,8 +59,13 @@ def test_labels_and_overlays_of_pictures_from_two_folders(weights, photos, tmp_p
     out = tmp_path / "out"
     assert predict(weights.parent, photos / "a", photos / "b", "--out", out) == 0
     assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*")) == [
-        "labels/classes.json", "labels/photo-2.png", "labels/photo.png", "photo-2.png", "photo.png",
+        "labels/classes.json", "labels/photo-2.png", "labels/photo.png", "labels/pictures.json",
+        "photo-2.png", "photo.png",
     ]  # fmt: skip
+    sources = json.loads((out / "labels" / "pictures.json").read_text())
+    assert sources == {
+        "photo.png": str(photos / "a" / "photo.png"), "photo-2.png": str(photos / "b" / "photo.png"),
+    }  # fmt: skip
     for name, seed in (("photo.png", 0), ("photo-2.png", 1)):
         np.testing.assert_array_equal(labels_in(out / "labels" / name), some_labels(seed=seed))
         np.testing.assert_array_equal(cv2.imread(str(out / "labels" / name)), painted(some_labels(seed=seed)))
@@ -114,7 +121,7 @@ def test_pictures_stand_upright_unless_told_otherwise(weights, tmp_path):
 OPTIONS = {
     "mirrored": ([], {}),
     "straight": (["--no-flip"], {"flip_test": False}),
-    "scales": (["--scales", "0.5", "1", "1.5"], {"scales": [0.5, 1.0, 1.5]}),
+    "scales": (["--scales", "0.5,1,1.5"], {"scales": [0.5, 1.0, 1.5]}),
     "windows": (["--window", "10", "8"], {"window": (10, 8)}),
 }
 
@@ -136,9 +143,9 @@ def test_options_are_those_of_the_segmenter(weights, tmp_path, options, monkeypa
     np.testing.assert_array_equal(labels_in(tmp_path / "out/labels/noise.png"), other(picture)[0].labels)
 
 
-def configuration(path, **val):
+def configuration(path, data=None, **val):
     model = {"name": "paints", "align_corners": True, "channel_order": "rgb"}
-    data = {"format": "figures", "input_size": [48, 64]}
+    data = {"format": "figures", "input_size": [48, 64], **(data or {})}
     path.write_text(json.dumps({"model": model, "data": data, "val": val}))
     return path
 
@@ -150,11 +157,12 @@ def test_a_checkpoint_is_told_by_its_configuration(photos, tmp_path, monkeypatch
         lambda **given: made.append(Segmenter(**given)) or made[-1],
     )
     torch.save(paints(7).state_dict(), tmp_path / "official.pth")
-    config = configuration(tmp_path / "own.yaml", scales=[1.0, 1.25], window=[32, 32])
+    config = configuration(tmp_path / "own.yaml", scales=[1.0, 1.25], window=[32, 32], average="exp")
     words = (tmp_path / "official.pth", photos / "a", "--out", tmp_path / "out", "--config", config)
     assert predict(*words) == 0
     assert predict(*words, "--scales", "1", "--window", "64", "48") == 0
     assert [(one.scales, one.window) for one in made] == [([1.0, 1.25], (32, 32)), ([1.0], (64, 48))]
+    assert [one.average for one in made] == ["exp", "exp"]
     meta = made[0].meta
     assert (meta.model, meta.num_classes, meta.input_size, meta.align_corners) == (
         "paints",
@@ -170,6 +178,81 @@ def test_classes_of_the_file_come_before_those_of_the_data(weights, photos, tmp_
     config = configuration(tmp_path / "own.yaml")
     assert predict(weights, photos / "a", "--out", tmp_path / "out", "--config", config) == 0
     assert "paints, 4 classes of paints, rgb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flip_test", "words", "flips"),
+    [(True, [], True), (False, [], False), (True, ["--no-flip"], False), (False, ["--no-flip"], False)],
+    ids=["yes", "no", "yes, but not now", "no, nor now"],
+)
+def test_flip_test_of_the_configuration(weights, photos, tmp_path, monkeypatch, flip_test, words, flips):
+    made = []
+    monkeypatch.setattr(
+        "fastpose.infer.segmentation_predictor.Segmenter",
+        lambda **given: made.append(Segmenter(**given)) or made[-1],
+    )
+    config = configuration(tmp_path / "own.yaml", flip_test=flip_test)
+    assert predict(weights, photos / "a", "--out", tmp_path / "out", "--config", config, *words) == 0
+    assert [one.flip_test for one in made] == [flips]
+
+
+def own_data(folder, names) -> dict:
+    """Data in the layout of VOC with classes of its own."""
+    classes = ClassSet("rooms", names, BODY_PARTS.colors[: len(names)])
+    labels = some_labels() % len(names)
+    write_voc(folder, "val", [("one.jpg", painted(labels), labels)], classes)
+    return {"format": "voc", "root": str(folder)}
+
+
+def test_classes_are_named_by_the_data_of_the_configuration(photos, tmp_path, caplog):
+    names = ("void", "wall", "floor", "door", "bed", "lamp", "plant")
+    torch.save(paints(7).state_dict(), tmp_path / "official.pth")
+    config = configuration(tmp_path / "own.yaml", own_data(tmp_path / "rooms", names))
+    words = (tmp_path / "official.pth", photos / "a", "--out", tmp_path / "out", "--config", config)
+    assert predict(*words) == 0
+    assert json.loads((tmp_path / "out/labels/classes.json").read_text())["names"] == list(names)
+    assert "without names" not in caplog.text
+    (tmp_path / "rooms" / "classes.json").unlink()
+    for root in (tmp_path / "rooms", tmp_path / "gone", None):
+        configuration(tmp_path / "own.yaml", {"format": "voc", "root": root and str(root)})
+        caplog.clear()
+        assert predict(*words) == 0
+        assert json.loads((tmp_path / "out/labels/classes.json").read_text())["names"][0] == "class 0"
+        assert "on the command line --config with a configuration whose data.root holds" in caplog.text
+
+
+def test_data_with_other_classes_than_the_file_is_told(photos, tmp_path, capsys):
+    torch.save(paints(7).state_dict(), tmp_path / "official.pth")
+    config = configuration(tmp_path / "own.yaml", own_data(tmp_path / "rooms", ("void", "wall")))
+    assert predict(tmp_path / "official.pth", photos / "a", "--config", config) == 2
+    error = capsys.readouterr().err
+    assert "official.pth: has 7 classes, and the set 'rooms' names 2" in error
+    assert "on the command line --config" in error
+
+
+@pytest.mark.parametrize(
+    "more", [[], ["--scales", "1"], ["--config", "CONFIG"]], ids=["bare", "own", "config"]
+)
+def test_an_export_is_refused_by_name_and_before_anything_else(photos, tmp_path, capsys, more):
+    model = Paints(SegmentationMeta("paints", 4, (32, 32), **PLAIN))
+    path = export_model(model, tmp_path / "seg.pt2").path
+    more = [configuration(tmp_path / "own.yaml") if word == "CONFIG" else word for word in more]
+    assert predict(path, photos / "a" / "photo.png", "--out", tmp_path / "out", *more) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "seg.pt2" in error
+    assert "predict with the weights" in error
+    assert "boxes" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_scales_do_not_swallow_a_picture(weights, photos, tmp_path, capsys):
+    picture = photos / "a" / "photo.png"
+    assert predict(weights, "--scales", "0.75,1", picture, "--out", tmp_path / "out") == 0
+    with pytest.raises(SystemExit) as ended:
+        predict(weights, "--scales", picture)
+    assert ended.value.code == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "argument --scales: expected numbers with commas between them, such as 0.75,1,1.25, got" in told
 
 
 POSE_ONLY = (

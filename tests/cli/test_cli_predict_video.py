@@ -86,7 +86,7 @@ def count(path):
 def test_a_video_gets_an_annotated_copy_and_lines(material, tmp_path, capsys):
     assert run(material, material / "film.avi", "--track", "--smooth", "--out", tmp_path) == 0
     said = capsys.readouterr().out
-    assert "6 persons in 6 frames, 1 numbers, 0 skipped" in said
+    assert "6 persons in 6 frames, 1 number, 0 skipped" in said
     assert str(tmp_path / "film.mp4") in said
     assert sorted(os.listdir(tmp_path)) == ["film.jsonl", "film.mp4"]
     assert count(tmp_path / "film.mp4") == (FRAMES, 10.0)
@@ -146,7 +146,7 @@ def test_pictures_without_a_video_option_are_as_before(material, tmp_path):
         (["gone.mp4"], "no such video"),
         (["film.avi", "film.avi"], "one video or camera at a time"),
         (["film.avi", "--boxes", "boxes.json"], "use --detector"),
-        (["film.avi", "--video", "film.avi"], "is the video that is read"),
+        (["film.avi", "--video", "film.avi"], "is what is read"),
         (["film.avi", "--video", "out.gif"], "name a video of the kinds"),
         (["film.avi", "--video", "out.mp4", "--rate", "0"], "frames a second"),
         (["film.avi", "--jsonl", "frames"], "cannot be written"),

@@ -105,7 +105,7 @@ def test_predict_writes_json_and_pictures(trained, tmp_path, capsys):
     assert row["bbox"] == [100, 20, 250, 480]
     assert cv2.imread(str(out / "astronaut.png")).shape == (512, 512, 3)
     output = capsys.readouterr().out
-    assert "1 persons in 1 pictures, 2 skipped" in output
+    assert "1 person in 1 picture, 2 skipped" in output
     assert "outside the picture" in output
     assert "less than one pixel" in output
 
@@ -138,7 +138,7 @@ def test_predict_goes_on_after_an_unreadable_picture(trained, tmp_path, capsys):
     bad.write_bytes(good.read_bytes()[:60])
     assert main(["predict", str(trained), str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     output = capsys.readouterr().out
-    assert "1 persons in 2 pictures, 1 skipped" in output
+    assert "1 person in 2 pictures, 1 skipped" in output
     assert "b.png" in output
 
 
@@ -175,6 +175,29 @@ def test_training_on_the_samples(tmp_path, sample, headline):
     assert main([*argv, f"run.dir={tmp_path}", "run.tensorboard=false"]) == 0
     note = json.loads((tmp_path / "train" / sample / "best.json").read_text())
     assert note["metric"] == headline
+
+
+def test_scores_without_pckh_say_why(tmp_path, capsys, caplog):
+    root = shared_path("data", "mpii_sample")
+    weights = tmp_path / "w.pth"
+    torch.save(create_model("hrnet_w18_small", 16).state_dict(), weights)
+    settings = [
+        f"data.root={root}",
+        "data.input_size=[64, 64]",
+        "data.workers=0",
+        "model.name=hrnet_w18_small",
+    ]
+    assert main(["val", "samples/mpii_sample", "--weights", str(weights), *settings]) == 0
+    assert "no PCKh: that takes the head sizes of MPII's gt_valid.mat" in capsys.readouterr().out
+    settings[-1] = "val.flip_test=false"
+    assert (
+        main(
+            ["parity", "samples/mpii_sample", str(weights), "--data", *settings, "model.name=hrnet_w18_small"]
+        )
+        == 0
+    )
+    assert "no PCKh" in capsys.readouterr().out
+    assert sum("tensors loaded" in record.getMessage() for record in caplog.records) == 2, "once by each verb"
 
 
 def test_env_names_versions_and_backends(capsys):

@@ -80,6 +80,8 @@ def test_a_predictor_takes_a_file_and_needs_no_other(plain, decoding, monkeypatc
         found = engine(picture)[0]
         near = abs(found.keypoints.xy - model.keypoints.xy).max(-1) < 0.01
         assert near.mean() > 0.9, "all but those on which rounding decides"
+        with pytest.raises(ConfigError, match="blur_kernel=17: belongs to dark"):
+            Predictor(path, device="cpu", blur_kernel=17)
     for module in (network_in, predictor_options):  # as if there were a GPU
         monkeypatch.setattr(module, "pick_device", torch.device)
     with pytest.raises(ConfigError, match="runs on the CPU; give device='cpu'"):

@@ -78,6 +78,7 @@ def test_every_number_of_crops_fits_its_bucket_with_less_than_half_to_spare():
             assert bucket in buckets
             assert count <= bucket < 2 * count
     assert buckets_up_to(48) == [1, 2, 4, 8, 16, 32, 48]
+    assert buckets_up_to(10**18) == [*(1 << n for n in range(60)), 10**18]
 
 
 @pytest.mark.parametrize("flip_test", [False, True], ids=["plain", "flip"])

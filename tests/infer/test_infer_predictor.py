@@ -230,7 +230,7 @@ def test_boxes_by_json_mapping_and_entry(tmp_path):
     [
         pytest.param([[1, 2, 3]], None, "boxes", id="three-columns"),
         pytest.param([["a", 2, 3, 4]], None, "boxes", id="text"),
-        pytest.param([[0, 0, 4, 4]], [1.0, 2.0], "2 scores for 1 boxes", id="scores"),
+        pytest.param([[0, 0, 4, 4]], [1.0, 2.0], "2 scores for 1 box", id="scores"),
         pytest.param([[0, 0, 4, 4]], [np.nan], "finite", id="nan-score"),
         pytest.param(None, [1.0], "without boxes", id="score-alone"),
         pytest.param("boxes.json", [1.0], "go with them", id="json-and-score"),
@@ -312,6 +312,14 @@ def test_name_with_weights_file_and_run_folder_are_one_network(tmp_path, joints)
         pytest.param("nul\0.pth", {}, CheckpointError, "no such file", id="nul"),
         pytest.param(torch.nn.Linear(1, 1), {}, ConfigError, "got Linear", id="foreign-network"),
         pytest.param(ChannelPeaks(), {"weights": "w.pth"}, ConfigError, "only with the name", id="both"),
+        pytest.param(
+            "w.safetensors",
+            {"weights": "w.safetensors"},
+            ConfigError,
+            "weights: only with the name of a model, and 'w.safetensors' is none",
+            id="file-twice",
+        ),
+        pytest.param(".", {}, CheckpointError, "no run folder.*no best.safetensors", id="folder"),
         pytest.param(7, {}, ConfigError, "got int", id="number"),
         pytest.param(ChannelPeaks(), {"refine": "half"}, ValueError, "refine", id="refine"),
         pytest.param(ChannelPeaks(), {"blur_kernel": 4}, ValueError, "blur_kernel", id="kernel"),

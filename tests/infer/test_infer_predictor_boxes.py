@@ -170,7 +170,7 @@ def test_entries_are_as_many_as_pictures(tmp_path, source, stream, entries, wrap
     told = f"{'more than 2' if wrap is as_generator else '3'} entries for 2 pictures"
     if entries == 1:
         known = wrap is list and source not in ("generator", "list-with-a-folder")
-        told = "1 entries for 2 pictures" if known else "none for .*; several pictures need one entry each"
+        told = "1 entry for 2 pictures" if known else "none for .*; several pictures need one entry each"
     for name, values in (
         ("boxes", (wrap([BOXES] * entries),)),
         ("box_score", (wrap([BOXES] * 2), wrap([[0.5]] * entries))),

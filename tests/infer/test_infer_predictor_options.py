@@ -10,12 +10,14 @@ from pose_stubs import TWO, ChannelPeaks
 from torch import nn
 
 from fastpose.errors import ConfigError
+from fastpose.infer import predictor_options
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.smooth import OneEuro
 from fastpose.infer.track import Tracker
 from fastpose.keypoints import COCO_17
 from fastpose.models import ModelMeta, PoseModel, load_weights, registry, save_weights
 
+CPU = torch.device("cpu")
 IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
 
 MAKE_TRACKER = partial(Tracker, TWO.sigmas)
@@ -76,6 +78,8 @@ def test_half_precision_that_the_device_does_not_have():
         {"track": True, "smooth": np.True_, "rate": 1},
         {"workers": 0, "batch_size": 1, "device": torch.device("cpu")},
         {"refine": "dark", "blur_kernel": 63},
+        {"refine": "dark_udp", "blur_kernel": 17, "batch_size": np.int64(4)},
+        {"batch_size": 10**18},
     ],
     ids=lambda options: "-".join(options),
 )
@@ -84,6 +88,22 @@ def test_options_that_are_taken(options):
     (result,) = Predictor(ChannelPeaks(), **options)([IMAGE])
     assert result.error is None
     assert len(result) == 1
+
+
+def test_a_kernel_that_nothing_would_use_is_refused():
+    for refine in ("auto", "quarter", "none"):
+        with pytest.raises(ConfigError, match="blur_kernel=17: belongs to dark and dark_udp"):
+            Predictor(ChannelPeaks(), refine=refine, blur_kernel=17)
+
+
+@pytest.mark.parametrize("number", [0, np.int64(0), 1], ids=repr)
+def test_a_number_is_that_of_a_gpu(number, monkeypatch):
+    asked = []
+    monkeypatch.setattr(predictor_options, "pick_device", lambda name: asked.append(name) or CPU)
+    monkeypatch.setattr(predictor_options, "device_for", lambda network, name: asked.append(name) or CPU)
+    Predictor(ChannelPeaks(), detector="whole", device=number)
+    assert asked == [f"cuda:{number}"] * 2
+    assert Predictor(ChannelPeaks(), batch_size=np.int32(4)).batch_size == 4
 
 
 @pytest.mark.parametrize("stream", ["yes", 1, None])

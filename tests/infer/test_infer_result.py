@@ -254,3 +254,9 @@ def test_cpu_and_numpy_are_itself():
     assert found.names == ("left", "right")
     assert found.skeleton == ((0, 1),)
     assert repr(found) == "Result(a.png: 2 people, 80x60)"
+
+
+@pytest.mark.parametrize("threshold", ["a", None, True, np.nan, 7, -0.1], ids=repr)
+def test_a_threshold_that_is_none(threshold):
+    with pytest.raises(ConfigError, match=r"^threshold: expected a score from 0 to 1, got"):
+        result().plot(np.zeros((10, 10, 3), np.uint8), threshold=threshold)

@@ -127,10 +127,91 @@ def test_scales_are_averaged_as_probabilities() -> None:
     assert [size[2:] for size in model.sizes] == [(12, 16), (23, 31), (40, 54)]
 
 
+def official(
+    model: Pointwise, window: tuple[int, int], scales: tuple[float, ...], flip: bool
+) -> torch.Tensor:
+    """exp(logits) in float64: their mean over windows, resized, summed over scales, over the sum of all."""
+    pixels = pictures().double().permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).double()[:, None, None] for v in (model.meta.mean, model.meta.std))
+    model.mix = model.mix.double()
+
+    def power(x: torch.Tensor) -> torch.Tensor:
+        logits = (model(x) + model(x.flip(3)).flip(3)) / 2 if flip else model(x)
+        return logits.exp()
+
+    total = torch.zeros(2, 4, 23, 31, dtype=torch.float64)
+    for scale in scales:
+        height, width = int(23 * scale + 0.5), int(31 * scale + 0.5)
+        x = F.interpolate((pixels - mean) / std, size=(height, width), mode="bilinear")
+        w, h = min(window[0], width), min(window[1], height)
+        found, count = torch.zeros(2, 4, height, width, dtype=torch.float64), torch.zeros(height, width)
+        for y in {height - h, *range(0, height - h, max(1, h // 2))}:
+            for left in {width - w, *range(0, width - w, max(1, w // 2))}:
+                found[:, :, y : y + h, left : left + w] += power(x[:, :, y : y + h, left : left + w])
+                count[y : y + h, left : left + w] += 1
+        corners = model.meta.align_corners
+        total += F.interpolate(found / count, size=(23, 31), mode="bilinear", align_corners=corners)
+    return total / total.sum(1, keepdim=True)
+
+
+EXP = {
+    "scales": ((100, 100), (0.5, 1.0, 1.75), False),
+    "scale alone": ((100, 100), (0.75,), False),
+    "windows": ((12, 9), (1.0,), False),
+    "windows, flip": ((12, 9), (1.0,), True),
+    "all": ((12, 9), (0.75, 1.0, 1.5), True),
+}
+
+
+@pytest.mark.parametrize("spread", [1, 20], ids=["small logits", "logits that overflow"])
+@pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
+@pytest.mark.parametrize("passes", EXP)
+def test_exp_is_averaged_as_the_official_code_does(passes: str, align_corners: bool, spread: int) -> None:
+    window, scales, flip = EXP[passes]
+    model = Pointwise(ramp=6.0)
+    model.meta = model.meta.with_options({"align_corners": align_corners})
+    model.mix *= spread
+    options = {"device": CPU, "window": window, "stride_rate": 0.5, "scales": scales, "flip": flip}
+    got = class_probabilities(model, pictures(), **options, average="exp")
+    assert got.dtype == torch.float32
+    wanted = official(model, window, scales, flip)
+    torch.testing.assert_close(got.double(), wanted, atol=1e-3 if spread > 1 else 2e-5, rtol=0)
+    model.mix = model.mix.float()
+    if passes in ("scales", "windows", "all"):
+        assert (class_probabilities(model, pictures(), **options) - wanted).abs().max() > 0.05
+
+
+def test_logits_of_the_test_above_overflow() -> None:
+    model = Pointwise()
+    model.mix *= 20
+    assert straight(model, pictures()).exp().isinf().any()
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["straight", "flip"])
+def test_averages_of_one_whole_picture_are_the_same(flip: bool) -> None:
+    model = small_hrnet(align_corners=True)
+    both = [
+        class_probabilities(model, pictures(), device=CPU, flip=flip, average=average)
+        for average in ("softmax", "exp")
+    ]
+    assert torch.equal(*both)
+
+
+def test_pixels_far_below_all_others_have_probabilities_too() -> None:
+    model = Pointwise()
+    model.mix *= 1000
+    got = class_probabilities(model, pictures(), device=CPU, scales=(0.5,), average="exp")
+    assert got.isfinite().all()
+    torch.testing.assert_close(got.sum(1), torch.ones(2, 23, 31))
+
+
+@pytest.mark.parametrize("average", ["softmax", "exp"])
 @pytest.mark.parametrize("scales", [(1.0,), (0.75, 1.5)], ids=str)
-def test_probabilities_sum_to_1_and_do_not_depend_on_the_batch(scales: tuple[float, ...]) -> None:
+def test_probabilities_sum_to_1_and_do_not_depend_on_the_batch(
+    scales: tuple[float, ...], average: str
+) -> None:
     model = small_hrnet()
-    options = {"device": CPU, "window": (16, 16), "scales": scales, "flip": True}
+    options = {"device": CPU, "window": (16, 16), "scales": scales, "flip": True, "average": average}
     together = class_probabilities(model, pictures(3), **options)
     torch.testing.assert_close(together.sum(1), torch.ones(3, 23, 31))
     alone = torch.cat([class_probabilities(model, one, **options) for one in pictures(3).split(1)])
@@ -144,8 +225,10 @@ def test_autocast_is_close_and_gives_float32() -> None:
     assert (got - class_probabilities(model, pictures(), device=CPU)).abs().max() < 0.02
 
 
-def test_no_picture_gives_nothing() -> None:
-    assert class_probabilities(Pointwise(), pictures(0), device=CPU).shape == (0, 4, 23, 31)
+@pytest.mark.parametrize("average", ["softmax", "exp"])
+def test_no_picture_gives_nothing(average: str) -> None:
+    options = {"device": CPU, "scales": (1.0, 1.5), "average": average}
+    assert class_probabilities(Pointwise(), pictures(0), **options).shape == (0, 4, 23, 31)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +245,7 @@ def test_no_picture_gives_nothing() -> None:
         ({"scales": (True,)}, "at most 10, got (True,)"),
         ({"scales": ("1",)}, "at most 10, got ('1',)"),
         ({"window": "whole"}, "'auto' or None, got 'whole'"),
+        ({"average": "logits"}, "average must be 'softmax' or 'exp', got 'logits'"),
         ({"stride_rate": "half"}, "stride_rate must be above 0 and at most 1, got 'half'"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "=".join(map(str, *value.items())),

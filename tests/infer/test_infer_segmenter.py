@@ -12,7 +12,7 @@ from segmentation_stubs import PAINTS, Paints, painted, paints, registered_paint
 from torch import nn
 
 import fastpose
-from fastpose.classes import CITYSCAPES_19, VOC_21
+from fastpose.classes import CITYSCAPES_19, VOC_21, ClassSet
 from fastpose.data.segmentation_png import decode_labels
 from fastpose.errors import CheckpointError, ConfigError, DataError, ImageError, OutputError
 from fastpose.infer import segmentation_forward
@@ -70,6 +70,7 @@ PASSES = {
     "scales": {"scales": (0.5, 1.0)},
     "window": {"window": (16, 12)},
     "stride_rate": {"window": (16, 12), "stride_rate": 0.5},
+    "average": {"window": (16, 12), "average": "exp"},
 }
 
 
@@ -247,6 +248,25 @@ def test_a_file_without_names_has_the_classes_of_its_number(
     assert f"paints: {count} classes without names" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"classes": VOC_21}, CheckpointError, "official.pth: has 19 classes, and the set 'voc21' names 21"),
+        ({"num_classes": 19}, ConfigError, "num_classes: the weights have their own number; leave it out"),
+        ({"classes": 19}, ConfigError, "classes: expected a fastpose.classes.ClassSet, got int"),
+    ],
+    ids=["other classes", "their number", "no classes"],
+)
+def test_classes_that_the_file_does_not_have(registered_paints, tmp_path, options, error, message):
+    torch.save(paints(19).state_dict(), tmp_path / "official.pth")
+    with pytest.raises(error) as caught:
+        Segmenter("paints", weights=tmp_path / "official.pth", **options)
+    assert message in str(caught.value)
+    fitting = ClassSet("own", tuple(f"kind {i}" for i in range(19)), CITYSCAPES_19.colors)
+    for remedy, names in (({}, CITYSCAPES_19.names), ({"classes": fitting}, fitting.names)):
+        assert Segmenter("paints", weights=tmp_path / "official.pth", **remedy).classes.names == names
+
+
 def test_the_folded_copy_computes_the_same(tmp_path):
     model = create_model("hrnet_seg_w18_small_v1", 4, classes=PAINTS)
     model.reset_parameters("kaiming")
@@ -283,6 +303,8 @@ def test_the_folded_copy_computes_the_same(tmp_path):
         ({"model": "hrnet_sag_w48", "weights": "x"}, ConfigError, "did you mean 'hrnet_seg_w48'"),
         ({"model": "gone.safetensors"}, CheckpointError, "gone.safetensors: no such file"),
         ({"model": "net.onnx"}, ConfigError, "net.onnx: an exported network"),
+        ({"model": "hrnet_seg_w48", "weights": "net.pt2"}, ConfigError, "net.pt2: an exported network"),
+        ({"average": "mean"}, ConfigError, "average must be 'softmax' or 'exp', got 'mean'"),
         ({"model": nn.Linear(1, 1)}, ConfigError, "expected a segmentation network of fastpose.models"),
         ({"classes": PAINTS}, ConfigError, "classes: only with the name of a model"),
         ({"flip_test": "no"}, ConfigError, "flip_test: expected True or False, got 'no'"),

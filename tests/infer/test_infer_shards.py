@@ -147,7 +147,7 @@ def test_what_is_wrong_with_one_picture_costs_one_row(tmp_path):
     found = {result.name: str(result.error) for result in predictor().run_items(shard.items())}
     expected = {
         "good.png": "None", "cut.png": "cut short", "boxes.png": "expected (N, 4)",
-        "scores.png": "2 scores for 1 boxes", "json.png": "is not JSON", "list.png": "expected an object",
+        "scores.png": "2 scores for 1 box", "json.png": "is not JSON", "list.png": "expected an object",
         "last.png": "None",
     }  # fmt: skip
     assert found.keys() == expected.keys()

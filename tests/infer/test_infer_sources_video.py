@@ -135,6 +135,22 @@ def test_a_camera_never_ends():
         predictor()(0)
 
 
+def test_a_url_is_not_fetched():
+    with pytest.raises(ImageError, match=r"a\.b/c\.mp4: URLs are not fetched; download the file"):
+        list(predictor()("http://a.b/c.mp4", stream=True))
+
+
+def test_a_text_of_digits_is_a_camera_unless_it_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="camera 97 never ends: use stream=True"):
+        predictor()("97")
+    with pytest.raises(ImageError, match="camera 97: cannot be opened"):
+        list(predictor()("97", stream=True))
+    (tmp_path / "97").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="97: extension '' is none of"):
+        predictor()("97")
+
+
 class Camera:
     """Stands in for cv2.VideoCapture: numbered frames, as many as it has."""
 

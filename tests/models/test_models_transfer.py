@@ -110,3 +110,21 @@ def test_configuration_names_it_and_has_the_last_word(tmp_path, order):
 def test_one_place_to_start_from():
     with pytest.raises(ConfigError, match=r"model.weights and model.backbone: give one"):
         load_config("samples/figures", ["model.weights=a.pth", "model.backbone=b.pth"])
+
+
+def test_what_stays_fresh_is_told(weights, caplog):
+    caplog.set_level("INFO", logger="fastpose")
+    load_backbone(prtr(), weights)
+    (line,) = [record.getMessage() for record in caplog.records if "fills" in record.getMessage()]
+    assert line.endswith(
+        "in the backbone of tiny_prtr; fresh stay downsamp_modules, final_layer, incre_modules, stage4"
+    )
+
+
+def test_a_run_folder_stands_for_its_best(weights, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(CheckpointError, match=r"run/best.safetensors: no such file"):
+        load_backbone(pose(5), folder)
+    weights.rename(folder / "best.safetensors")
+    assert load_backbone(pose(5), folder) == ()

@@ -99,8 +99,8 @@ FAMILIES = {
     "prtr": Family(
         toy_prtr,
         "samples/figures_prtr",
-        [*CROPS, "data.figures.train_count=400", "train.epochs=4", "train.lr=1e-3"],
-        [*CROPS, "train.epochs=260", "train.lr=1e-3"],
+        [*CROPS, "data.figures.train_count=400", "train.epochs=4", "train.lr=1e-3", "train.warmup_steps=50"],
+        [*CROPS, "train.epochs=260", "train.lr=1e-3", "train.warmup_steps=50"],
     ),
 }
 SEGMENTATION = "samples/figures_segmentation"

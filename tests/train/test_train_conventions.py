@@ -182,7 +182,7 @@ class Slanted(SegmentationModel):
 
 
 def labels_in_float64(model: Slanted, pixels: np.ndarray, scales: list[float], flip: bool) -> np.ndarray:
-    """The mean over scales of the softmax of the mean of the logits."""
+    """Of the sum over scales of exp of the mean of the logits."""
     mean, std = (torch.tensor(v).double()[:, None, None] for v in (model.meta.mean, model.meta.std))
     x = (torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1).double() / 255 - mean) / std
     size, total = x.shape[1:], 0.0
@@ -192,7 +192,7 @@ def labels_in_float64(model: Slanted, pixels: np.ndarray, scales: list[float], f
         logits = model(part)
         if flip:
             logits = (logits + model(part.flip(3)).flip(3)) / 2
-        power = F.interpolate(logits, small, mode="bilinear").softmax(1)
+        power = F.interpolate(logits, small, mode="bilinear").exp()
         total = total + F.interpolate(power, size, mode="bilinear")
     return total[0].argmax(0).numpy()
 
@@ -208,8 +208,11 @@ def test_segmentation_is_scored_at_several_scales_and_mirrored(name):
         load_config("samples/figures_segmentation", [*FIGURES, "data.figures.image_size=[64, 64]"])
     )
     config = task.conventions(model)[name]
+    several = len(config.val.scales) > 1
+    assert config.val.average == ("exp" if several else "softmax")
     own = task_for(config)
     table = own.val_table()
+    assert ("mean of exp(logits)" in own.conditions(model, len(table))) == several
     evaluation, _ = own.validate(model, table, CPU, lambda size: None, World(CPU))
     right = total = 0
     for row in range(len(table)):

@@ -136,6 +136,9 @@ def test_conventions_of_segmentation():
     assert found["align_corners true"].model.align_corners is True
     both = found["several scales with flip test"].val
     assert (both.scales, both.flip_test) == ([0.5, 0.75, 1.0, 1.25, 1.5, 1.75], True)
+    windows = task(SEGMENTATION, "val.window=[64, 64]")
+    found = windows.conventions(windows.build_model(windows.val_table()))
+    assert [found[name].val.average for name in found if "scale" in name] == ["exp"] * 4
     given = task(SEGMENTATION, "val.flip_test=true", "val.scales=[0.5, 1.0]")
     found = given.conventions(given.build_model(given.val_table()))
     assert len([name for name in found if "scale" in name]) == 4, "none of them is as configured"

@@ -67,14 +67,18 @@ def pose_conventions(config: Config, meta: ModelMeta, output: str) -> dict[str, 
 def segmentation_conventions(config: Config, channel_order: str, align_corners: bool) -> dict[str, Config]:
     """As `pose_conventions`, for a segmentation network that enlarges its maps with `align_corners`.
 
-    Scores are published of whole pictures and of several scales, each with and without the mirrored picture.
+    Scores are published of whole pictures and of several scales, each with and without the mirrored picture;
+    over scales and windows the official code takes the mean of exp(logits), with one whole picture there is
+    none to take.
     """
     found = {"as configured": config}
     other = not align_corners
     found[f"align_corners {str(other).lower()}"] = _with(config, model_align_corners=other)
     for count, scales in (("one scale", [1.0]), ("several scales", SCALES)):
         for flip in (False, True):
-            changed = _with(config, val_scales=list(scales), val_flip_test=flip)
+            averaged = len(scales) > 1 or config.val.window is not None
+            average = "exp" if averaged else config.val.average
+            changed = _with(config, val_scales=list(scales), val_flip_test=flip, val_average=average)
             if changed.val != config.val:
                 found[f"{count} {'with' if flip else 'without'} flip test"] = changed
     swapped = OTHER_ORDER[channel_order]

@@ -30,6 +30,8 @@ from fastpose.train.tasks.task import OnBatch
 
 HEADLINE = "mIoU"
 LOSSES = ("auto", "ce", "ohem", "ce_dice", "ce_dice_seed")
+MEANS = {"softmax": "probabilities", "exp": "exp(logits)"}
+"""By `val.average`."""
 SHEET = 6
 """Pictures of a sheet."""
 
@@ -126,14 +128,16 @@ class SegmentationTask:
         return segmentation_conventions(self.config, model.meta.channel_order, model.meta.align_corners)
 
     def conditions(self, model: SegmentationModel, count: int) -> str:
-        """Window, scales, mirror and precision."""
+        """Window, scales, what is averaged over them, mirror and precision."""
         val, meta = self.config.val, model.meta
         window = "whole" if val.window is None else f"in windows of {val.window[0]}x{val.window[1]}"
         scales = "one scale" if val.scales == [1.0] else f"scales {', '.join(map(str, val.scales))}"
         flip = "with" if val.flip_test else "without"
+        several = val.window is not None or len(val.scales) > 1
+        mean = f", mean of {MEANS[val.average]}" if several else ""
         return (
-            f"{count} pictures {window} {meta.channel_order}, {scales}, amp {val.amp}, {flip} flip test, "
-            f"align_corners {str(meta.align_corners).lower()}"
+            f"{count} pictures {window} {meta.channel_order}, {scales}{mean}, amp {val.amp}, "
+            f"{flip} flip test, align_corners {str(meta.align_corners).lower()}"
         )
 
     def _options(self, device: torch.device, world: World) -> SegmentationOptions:
@@ -145,6 +149,7 @@ class SegmentationTask:
             stride_rate=val.stride_rate,
             scales=val.scales,
             flip=val.flip_test,
+            average=val.average,
             batch_size=val.batch_size,
             workers=auto_workers(self.config.data.workers, device, world.local_size),
             on_bad=self.config.data.on_bad,
