@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A unit may import itself and units of lower rank.
 RANK = {
-    "errors": 0, "keypoints": 0, "classes": 1, "codecs": 1, "_checks": 0, "_ext": 0, "_C": 0,
+    "errors": 0, "wording": 0, "keypoints": 0, "classes": 1, "codecs": 1, "_checks": 0, "_ext": 0, "_C": 0,
     "files": 1, "device": 1, "progress": 1, "backend": 1, "reference": 1, "kernels": 1,
     "ops": 2, "nn": 3, "models": 4, "data": 4, "metrics": 4, "infer": 5, "app": 6, "train": 6, "cli": 7,
     "__main__": 8, "__init__": 9,

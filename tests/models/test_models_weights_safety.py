@@ -124,8 +124,11 @@ def test_a_file_without_weights_is_explained(tmp_path: Path, content: object, me
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for load in (lambda path: hrnet_w18_small(weights=path), read_meta, load_model):
-        for path in (tmp_path / "none.pth", tmp_path):
-            with pytest.raises(CheckpointError, match="no such file"):
+        for path, message in (
+            (tmp_path / "none.pth", "no such file"),
+            (tmp_path, "it has no best.safetensors"),
+        ):
+            with pytest.raises(CheckpointError, match=message):
                 load(path)
 
 
