@@ -110,12 +110,28 @@ def _entry(name: str, value: Any) -> list[str]:
             shown = f"class {name}({', '.join(map(ast.unparse, tree.bases))})"
     lines = [f"### {name}", "", "```text", shown, "```", "", *_prose(value.__doc__), ""]
     if isinstance(tree, ast.ClassDef):
-        for member in tree.body:
-            if isinstance(member, ast.FunctionDef) and ast.get_docstring(member) and _public(member):
-                arguments, result = _signature(member, drop=1)
-                call = "" if _is_property(member) else f"({', '.join(arguments)})"
-                lines += [f"**`.{member.name}{call}{result}`**", "", *_prose(ast.get_docstring(member)), ""]
+        for part in (tree, *map(_tree, _bases_without_page(value))):
+            lines += [line for member in part.body for line in _member(member)]
     return lines
+
+
+def _member(node: ast.stmt) -> list[str]:
+    if not (isinstance(node, ast.FunctionDef) and ast.get_docstring(node) and _public(node)):
+        return []
+    arguments, result = _signature(node, drop=1)
+    call = "" if _is_property(node) else f"({', '.join(arguments)})"
+    return [f"**`.{node.name}{call}{result}`**", "", *_prose(ast.get_docstring(node)), ""]
+
+
+def _bases_without_page(value: type) -> list[type]:
+    """Our classes that it inherits from and that no page tells of."""
+    modules = [importlib.import_module(name) for names in PAGES.values() for name in names]
+    return [
+        base
+        for base in value.__mro__[1:]
+        if base.__module__.startswith("fastpose.")
+        and not any(getattr(module, base.__name__, None) is base for module in modules)
+    ]
 
 
 def _broken(name: str, arguments: list[str], result: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from fastpose.models.checkpoint_formats import weights_file
 from fastpose.models.registry import task_of
 
 StrPath = str | os.PathLike[str]
+N = TypeVar("N", bound=torch.nn.Module)
 
 
 def find_network(
@@ -179,10 +180,15 @@ def _safetensors(path: Path, call: str) -> Path:
 
 
 def _pose(network: torch.nn.Module) -> PoseModel:
-    if isinstance(network, PoseModel):
+    return expect(network, PoseModel, "pose", "fastpose.Segmenter")
+
+
+def expect(network: torch.nn.Module, kind: type[N], task: str, other: str) -> N:
+    """The network where it is one of the task; else ConfigError naming what runs the other task."""
+    if isinstance(network, kind):
         return network
     meta = getattr(network, "meta", None)
     what = type(network).__name__
     if meta is not None:
-        what = f"{meta.model}, for {meta.task}, which fastpose.Segmenter runs"
-    raise ConfigError(f"model: expected a pose network of fastpose.models, got {what}")
+        what = f"{meta.model}, for {meta.task}, which {other} runs"
+    raise ConfigError(f"model: expected a {task} network of fastpose.models, got {what}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpose.errors import DataError, FastposeError
+from fastpose.errors import FastposeError
+from fastpose.infer.pictured import Pictured
 from fastpose.keypoints import KeypointSet, Pairs
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _size(shape: tuple[int, int], times: int) -> np.ndarray:
 
 
 @dataclass
-class Result:
+class Result(Pictured):
     """What was found in one picture; everything is NumPy, in pixels of the picture, (x, y).
 
     `boxes` and `keypoints` have one row a person, none where nobody was found; `skipped` has a line for
@@ -126,21 +127,6 @@ class Result:
     def skeleton(self) -> Pairs:
         """The limbs: pairs of joints, 0-based."""
         return self.keypoint_set.skeleton
-
-    @property
-    def image(self) -> np.ndarray:
-        """The picture (H, W, 3) uint8 BGR, read once more where it came from a file.
-
-        Raises the picture's own error, and DataError for a video's frame that a list did not keep.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.pixels is None:
-            raise DataError(
-                f"{self.name}: a list does not keep the frames of a video; "
-                "use stream=True, or hand the picture to plot(image)"
-            )
-        return self.pixels if isinstance(self.pixels, np.ndarray) else self.pixels()
 
     def plot(
         self, image: np.ndarray | None = None, *, boxes: bool | None = None, threshold: float = 0.2
@@ -186,12 +172,6 @@ class Result:
         from fastpose.infer.result_pictures import save_crops
 
         return save_crops(self, Path(folder))
-
-    @property
-    def stem(self) -> str:
-        """A name for files: the picture's without folder and extension, with the number of a frame."""
-        stem = self.path.stem if self.path else f"picture_{self.index:06d}"
-        return stem if self.frame is None or not self.path else f"{stem}_{self.frame:06d}"
 
     def summary(self) -> list[dict[str, Any]]:
         """One dict a person, ready for JSON: `box` [x, y, width, height], `box_score`, `score`, `id` where

@@ -10,7 +10,7 @@ import torch
 
 from fastpose.classes import CITYSCAPES_19, VOC_21, ClassSet, voc_color
 from fastpose.errors import CheckpointError, ConfigError
-from fastpose.infer.network_in import StrPath, is_exported, open_network
+from fastpose.infer.network_in import StrPath, expect, is_exported, open_network
 from fastpose.models import SegmentationMeta, SegmentationModel, list_models
 from fastpose.models.checkpoint_formats import weights_file
 from fastpose.models.registry import task_of
@@ -84,10 +84,4 @@ def _by_name(name: str, weights: StrPath | None, options: dict[str, Any]) -> Seg
 
 
 def _segmentation(network: torch.nn.Module) -> SegmentationModel:
-    if isinstance(network, SegmentationModel):
-        return network
-    meta = getattr(network, "meta", None)
-    what = type(network).__name__
-    if meta is not None:
-        what = f"{meta.model}, for {meta.task}, which fastpose.Predictor runs"
-    raise ConfigError(f"model: expected a segmentation network of fastpose.models, got {what}")
+    return expect(network, SegmentationModel, "segmentation", "fastpose.Predictor")

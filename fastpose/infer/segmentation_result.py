@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fastpose.classes import ClassSet
-from fastpose.errors import DataError, FastposeError
+from fastpose.errors import FastposeError
+from fastpose.infer.pictured import Pictured
 
 
 @dataclass
-class SegmentationResult:
+class SegmentationResult(Pictured):
     """The class of every pixel of one picture; everything is NumPy, at the size of the picture.
 
     `labels` (H, W) uint8 are indices into `classes.names`; `probabilities` (C, H, W) float32, the classes of
@@ -57,21 +58,6 @@ class SegmentationResult:
     def counts(self) -> np.ndarray:
         """(C,) int64: how many pixels each class has."""
         return np.bincount(self.labels.ravel(), minlength=self.classes.num_classes)
-
-    @property
-    def image(self) -> np.ndarray:
-        """The picture (H, W, 3) uint8 BGR, read once more where it came from a file.
-
-        Raises the picture's own error, and DataError for a video's frame that a list did not keep.
-        """
-        if self.error is not None:
-            raise self.error
-        if self.pixels is None:
-            raise DataError(
-                f"{self.name}: a list does not keep the frames of a video; "
-                "use stream=True, or hand the picture to plot(image)"
-            )
-        return self.pixels if isinstance(self.pixels, np.ndarray) else self.pixels()
 
     def plot(self, image: np.ndarray | None = None, *, alpha: float = 0.5, legend: bool = True) -> np.ndarray:
         """The picture with its classes in their colours, a new (H, W, 3) uint8 BGR array.
@@ -115,12 +101,6 @@ class SegmentationResult:
         if self.error is not None:
             raise self.error
         return write_labels(self, Path(path) if path else Path(f"{self.stem}_labels.png"))
-
-    @property
-    def stem(self) -> str:
-        """A name for files: the picture's without folder and extension, with the number of a frame."""
-        stem = self.path.stem if self.path else f"picture_{self.index:06d}"
-        return stem if self.frame is None or not self.path else f"{stem}_{self.frame:06d}"
 
     def summary(self) -> list[dict[str, Any]]:
         """One dict a class that occurs, the largest first, ready for JSON: `label`, `name`, `pixels`, and

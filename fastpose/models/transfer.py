@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.models.checkpoint_formats import read_checkpoint
@@ -45,14 +45,13 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
         raise ConfigError(f"{target.meta.model} has no backbone to fill; load whole weights of it")
     checkpoint = read_checkpoint(path)
     given, _ = target.adapt_names(checkpoint.tensors)
-    own = {name: tensor for name, tensor in target.state_dict().items() if _of_backbone(target, name)}
+    own = _backbone(target)
     found = {
         name: given[name]
         for name, tensor in own.items()
-        if name in given and given[name].shape == tensor.shape and not name.endswith(COUNTER)
+        if name in given and given[name].shape == tensor.shape
     }
-    total = sum(not name.endswith(COUNTER) for name in own)
-    share = len(found) / total
+    share = len(found) / len(own)
     if share < LEAST:
         raise CheckpointError(
             f"{path}: fills {share:.0%} of the tensors in the backbone of {target.meta.model}, too little to "
@@ -62,11 +61,20 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if checkpoint.meta is not None:
         features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
         target.meta = target.meta.with_options(features)
-    left = tuple(name for name in own if name not in found and not name.endswith(COUNTER))
+    left = tuple(name for name in own if name not in found)
     fresh = f"; fresh stay {', '.join(_parts(left))}" if left else ""
     name = target.meta.model
-    logger.info("%s: fills %d of %d tensors in the backbone of %s%s", path, len(found), total, name, fresh)
+    logger.info("%s: fills %d of %d tensors in the backbone of %s%s", path, len(found), len(own), name, fresh)
     return left
+
+
+def _backbone(model: Network) -> dict[str, Tensor]:
+    """Its tensors by name, without BatchNorm's counters."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.split(".")[0] in model.backbone_layers and not name.endswith(COUNTER)
+    }
 
 
 def _parts(names: Iterable[str]) -> list[str]:
@@ -77,7 +85,3 @@ def _parts(names: Iterable[str]) -> list[str]:
 def _within(name: str) -> list[str]:
     """Of backbone.0.body.layer1.0.conv1.weight: layer1, 0, conv1."""
     return name.rpartition("body.")[2].split(".")[:-1]
-
-
-def _of_backbone(model: Network, name: str) -> bool:
-    return name.split(".")[0] in model.backbone_layers

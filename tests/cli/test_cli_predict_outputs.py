@@ -7,33 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from pose_stubs import Small, small
 
 from fastpose.cli import main
 from fastpose.infer.video_out import VideoWriter
-from fastpose.models import ModelMeta, PoseModel, load_weights, registry, save_weights
+from fastpose.models import ModelMeta, registry, save_weights
 
-NAME = "small_for_outputs"
-
-
-class Small(PoseModel):
-    """A network with one layer, whose heatmaps follow the colours of the picture."""
-
-    def __init__(self, meta: ModelMeta) -> None:
-        super().__init__(meta)
-        self.final_layer = nn.Conv2d(3, meta.num_joints, 1)
-        nn.init.uniform_(self.final_layer.bias, 5, 6)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.final_layer(x[..., ::4, ::4])
-
-
-def small(num_joints=17, *, weights=None, **options):
-    model = Small(ModelMeta(NAME, num_joints).with_options(options))
-    if weights is not None:
-        load_weights(model, weights)
-    return model
+NAME = "small"
 
 
 @pytest.fixture(autouse=True)

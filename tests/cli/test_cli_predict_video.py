@@ -7,40 +7,21 @@ from contextlib import closing
 import cv2
 import pytest
 import torch
-from torch import nn
+from pose_stubs import Small, small
 
 from fastpose.cli import main
 from fastpose.data.figures.sequence import compose_sequence
 from fastpose.infer.video_out import PngWriter, VideoWriter
-from fastpose.models import ModelMeta, PoseModel, load_weights, registry, save_weights
+from fastpose.models import ModelMeta, registry, save_weights
 
 FRAMES, SIZE = 6, (96, 64)
-
-
-class Small(PoseModel):
-    """A network with one layer, whose heatmaps follow the colours of the picture."""
-
-    def __init__(self, meta: ModelMeta) -> None:
-        super().__init__(meta)
-        self.final_layer = nn.Conv2d(3, meta.num_joints, 1)
-        nn.init.uniform_(self.final_layer.bias, 5, 6)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.final_layer(x[..., ::4, ::4])
-
-
-def small(num_joints=17, *, weights=None, **options):
-    model = Small(ModelMeta("small_for_video", num_joints).with_options(options))
-    if weights is not None:
-        load_weights(model, weights)
-    return model
 
 
 @pytest.fixture(autouse=True, scope="module")
 def registered():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._factories, "small_for_video", small)
-        patch.setitem(registry._tasks, "small_for_video", ModelMeta.task)
+        patch.setitem(registry._factories, "small", small)
+        patch.setitem(registry._tasks, "small", ModelMeta.task)
         yield
 
 
@@ -49,7 +30,7 @@ def material(tmp_path_factory):
     """Weights, the rendered film as a video and as PNGs, and a json with the true boxes of the PNGs."""
     folder = tmp_path_factory.mktemp("film")
     torch.manual_seed(0)
-    save_weights(Small(ModelMeta("small_for_video", 17, (64, 64))), folder / "w.safetensors")
+    save_weights(Small(ModelMeta("small", 17, (64, 64))), folder / "w.safetensors")
     truth = compose_sequence(1, FRAMES, 2, image_size=SIZE, rate=10.0, leave=False)
     with (
         closing(VideoWriter(folder / "film.avi", 10.0)) as video,
