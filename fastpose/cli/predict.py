@@ -97,6 +97,10 @@ def _speed_options(group: Any) -> None:
         help="threads that read pictures ahead, 0 for none (default: by device and cores)",
     )  # fmt: skip
     group.add_argument(
+        "--warp", choices=("auto", "cpu", "gpu"), default="auto",
+        help="who cuts people out of the picture, with the same pixels (default: a GPU that there is)",
+    )  # fmt: skip
+    group.add_argument(
         "--compile", choices=("default", "max-autotune"),
         help="run it through torch.compile: worth its minutes for many pictures only",
     )  # fmt: skip
@@ -199,6 +203,7 @@ def _predictor(args: argparse.Namespace) -> Predictor:
         rate=RATE if args.rate is None else args.rate,
         upright=not args.no_exif,
         workers=args.workers,
+        warp=args.warp,
         compile=args.compile or False,
         fold=True,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpose.infer.draw import check_threshold
+from fastpose.infer.outputs import output_stems
 from fastpose.infer.predictor import Predictor
 from fastpose.infer.results import FileBoxes, image_id_of, picture_ids, pose_rows, write_png
 
@@ -32,7 +33,7 @@ def predict_files(
     `picture_ids` where the boxes bring none, and in `drawn` the name of the PNG.
     """
     check_threshold(threshold)
-    names, ids = output_names(files, out), _told_ids(files, boxes or {})
+    stems, ids = output_stems(files, out), _told_ids(files, boxes or {})
     rows: list[dict[str, Any]] = []
     skipped: list[str] = []
     for file, result in zip(files, predictor(list(files), boxes, stream=True), strict=True):
@@ -41,26 +42,12 @@ def predict_files(
             skipped.append(str(result.error))
             continue
         skipped += [f"{file}: {reason}" for reason in result.skipped]
-        drawn = {"drawn": names[file].name} if draw else {}
+        name = f"{stems[file]}.png"
+        drawn = {"drawn": name} if draw else {}
         rows += [row | drawn for row in pose_rows(result, image_id=ids[file])]
         if draw:
-            write_png(names[file], result.plot(threshold=threshold))
+            write_png(out / name, result.plot(threshold=threshold))
     return rows, skipped
-
-
-def output_names(files: Sequence[Path], out: Path) -> dict[Path, Path]:
-    """One PNG a picture, with a number added where two pictures share a stem; never one of the pictures, nor
-    any file that is there already where `out` is a folder with pictures that are read."""
-    taken = {file.resolve() for file in files}
-    shared = out.resolve() in {file.parent for file in taken}
-    names = {}
-    for file in files:
-        name, number = out / f"{file.stem}.png", 2
-        while name.resolve() in taken or (shared and name.exists()):
-            name, number = out / f"{file.stem}-{number}.png", number + 1
-        taken.add(name.resolve())
-        names[file] = name
-    return names
 
 
 def _told_ids(files: Sequence[Path], boxes: Mapping[Path, FileBoxes]) -> dict[Path, int | str]:

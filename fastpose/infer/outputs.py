@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,31 @@ def check_output(output: Path, read: Iterable[Path]) -> None:
     if same is not None:
         told = "" if same == output else f" ({same})"
         raise OutputError(f"{output}: is what is read{told} and would be written over; choose another name")
+
+
+def output_stems(files: Sequence[Path], out: Path, *folders: str) -> dict[Path, str]:
+    """A name for each picture, of which `out`/NAME.png and `out`/FOLDER/NAME.png are written: its stem, with
+    a number added where two pictures share one.
+
+    None of these is one of the pictures that are read, nor, in a folder with such pictures, a file that is
+    there already.
+    """
+    places = [out, *(out / folder for folder in folders)]
+    taken = {file.resolve() for file in files}
+    sources = {file.parent for file in taken}
+    kept = [place for place in places if place.resolve() in sources]
+    stems = {}
+    for file in files:
+        stem, number = file.stem, 2
+        while taken & _pngs(places, stem) or any(path.exists() for path in _pngs(kept, stem)):
+            stem, number = f"{file.stem}-{number}", number + 1
+        taken |= _pngs(places, stem)
+        stems[file] = stem
+    return stems
+
+
+def _pngs(folders: Iterable[Path], stem: str) -> set[Path]:
+    return {(folder / f"{stem}.png").resolve() for folder in folders}
 
 
 def source_files(source: Any) -> list[Path]:

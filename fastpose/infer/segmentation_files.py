@@ -15,6 +15,7 @@ from fastpose.data.segmentation_png import encode_labels
 from fastpose.data.voc import CLASSES_FILE
 from fastpose.errors import OutputError
 from fastpose.files import make_folder, write_atomic, write_text
+from fastpose.infer.outputs import output_stems
 from fastpose.infer.results import write_png
 from fastpose.infer.segmentation_result import SegmentationResult
 
@@ -51,7 +52,7 @@ def segment_files(
     `fastpose.data.voc` has it, and into a pictures.json, once all are written, the path of the picture that
     each STEM.png is of. An unreadable picture is skipped, one that cannot be written raises OutputError.
     """
-    names = output_pairs(files, out)
+    stems = output_stems(files, out, LABELS)
     make_folder(out / LABELS)
     write_text(
         out / LABELS / CLASSES_FILE, json.dumps(dataclasses.asdict(segmenter.classes), indent=1) + "\n"
@@ -63,33 +64,15 @@ def segment_files(
         if result.error is not None:
             found.skipped.append(str(result.error))
             continue
-        overlay, labels = names[file]
-        write_labels(result, labels)
+        name = f"{stems[file]}.png"
+        write_labels(result, out / LABELS / name)
         if draw:
-            write_png(overlay, result.plot())
-        sources[labels.name] = str(file)
+            write_png(out / name, result.plot())
+        sources[name] = str(file)
         found.pictures += 1
         found.counts += result.counts
     write_text(out / LABELS / PICTURES_FILE, json.dumps(sources, indent=1) + "\n")
     return found
-
-
-def output_pairs(files: Sequence[Path], out: Path) -> dict[Path, tuple[Path, Path]]:
-    """An overlay and a PNG of labels for each picture, of one name, with a number added where two pictures
-    share a stem; never one of the pictures."""
-    taken = {file.resolve() for file in files}
-    names = {}
-    for file in files:
-        stem, number = file.stem, 2
-        while taken & {path.resolve() for path in _pair(out, stem)}:
-            stem, number = f"{file.stem}-{number}", number + 1
-        names[file] = _pair(out, stem)
-        taken |= {path.resolve() for path in names[file]}
-    return names
-
-
-def _pair(out: Path, stem: str) -> tuple[Path, Path]:
-    return out / f"{stem}.png", out / LABELS / f"{stem}.png"
 
 
 def write_labels(result: SegmentationResult, path: Path) -> Path:

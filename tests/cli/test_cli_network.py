@@ -148,13 +148,15 @@ def test_every_option_of_speed_reaches_the_predictor(folder: Path, monkeypatch: 
     usual = {key: taken[key] for key in ("batch_size", "workers", "compile", "detector", "fold")}
     assert usual == {"batch_size": 32, "workers": "auto", "compile": False, "detector": "whole", "fold": True}
     more = (
-        "--batch-size 4 --workers 3 --compile max-autotune --no-exif --no-flip --refine dark --blur-kernel 17"
+        "--batch-size 4 --workers 3 --compile max-autotune --warp cpu "
+        "--no-exif --no-flip --refine dark --blur-kernel 17"
     )
     _predictor(words_of(folder, *more.split(), "--detector", "people", "--rate", "12.5"))
     expected = {
         "batch_size": 4,
         "workers": 3,
         "compile": "max-autotune",
+        "warp": "cpu",
         "upright": False,
         "flip_test": False,
     }

@@ -69,7 +69,7 @@ def test_without_drawing_the_json_is_the_same(weights, photo, tmp_path, capsys, 
     capsys.readouterr()
     drawn = rows(tmp_path / "drawn")
     assert [row.pop("drawn") for row in drawn] == ["photo.png"]
-    for number, speed in enumerate(["--batch-size 1", "--workers 2", "--compile default"]):
+    for number, speed in enumerate(["--batch-size 1", "--workers 2", "--warp gpu", "--compile default"]):
         out = tmp_path / str(number)
         assert predict(*common, "--no-draw", *speed.split(), "--out", out) == 0
         assert rows(out) == drawn

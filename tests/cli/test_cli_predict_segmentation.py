@@ -100,6 +100,15 @@ def test_results_do_not_overwrite_pictures(weights, photos, tmp_path):
     assert (place / "photo-2.png").is_file()
 
 
+def test_results_do_not_overwrite_files_beside_the_pictures(weights, photos):
+    place = photos / "a"
+    (place / "photo.png").rename(place / "photo.bmp")
+    (place / "photo.png").write_bytes(b"of somebody else")
+    assert predict(weights, place / "photo.bmp", "--out", place) == 0
+    assert (place / "photo.png").read_bytes() == b"of somebody else"
+    assert (place / "photo-2.png").is_file()
+
+
 def test_labels_alone(weights, photos, tmp_path):
     assert predict(weights, photos / "a", "--out", tmp_path / "out", "--no-draw", "--workers", 1) == 0
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["photo.png"]
@@ -259,7 +268,7 @@ POSE_ONLY = (
     ["--boxes", "boxes.json"], ["--box-score", "0.5"], ["--detector", "people"], ["--threshold", "0.3"],
     ["--refine", "dark"], ["--blur-kernel", "17"], ["--engine", "onnx"], ["--track"], ["--smooth"],
     ["--video", "out.mp4"], ["--jsonl", "out.jsonl"], ["--rate", "30"], ["--batch-size", "4"],
-    ["--compile", "default"],
+    ["--compile", "default"], ["--warp", "gpu"],
 )  # fmt: skip
 
 
