@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,7 @@ class Golden:
 
     @property
     def input(self) -> torch.Tensor:
-        values = np.random.default_rng(0).standard_normal(self.info["input_shape"])
-        return torch.from_numpy(values.astype(np.float32))
+        return standard_normal(0, self.info["input_shape"])
 
 
 def read_golden(path: Path) -> Golden:
@@ -31,6 +31,12 @@ def read_golden(path: Path) -> Golden:
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     return Golden(facts["info"], facts["state_dict"], facts["grad_norm"], arrays)
+
+
+def standard_normal(seed: int, shape: Sequence[int]) -> torch.Tensor:
+    """Float32, of NumPy's default generator."""
+    values = np.random.default_rng(seed).standard_normal(shape)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def fill(model: torch.nn.Module) -> None:
