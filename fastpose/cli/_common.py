@@ -50,6 +50,12 @@ def latest_folder(folder: Path) -> Path:
     return candidate
 
 
+def print_left_out(table: Any) -> None:
+    """A line for each reason why a reader left something out."""
+    for reason, count in sorted((+table.skipped).items()):
+        print(f"  left out: {count} x {reason}")
+
+
 def worker_count(text: str) -> int | str:
     """An option's value for a number of threads: "auto", or the number."""
     if text == "auto":

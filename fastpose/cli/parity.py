@@ -75,6 +75,8 @@ def _from_config(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 
 def _print_names(weights: Path, model: Any, names: Any) -> None:
+    from fastpose.wording import counted
+
     meta = model.meta
     width, height = meta.input_size
     print(f"{weights}: {meta.model} with {meta.counted}")
@@ -83,7 +85,9 @@ def _print_names(weights: Path, model: Any, names: Any) -> None:
         f"{names.parameters:,} parameters"
     )
     if names.unused:
-        print(f"  {len(names.unused)} tensors that the network never uses: {', '.join(names.unused[:4])} ...")
+        more = " ..." if len(names.unused) > 4 else ""
+        unused = counted(len(names.unused), "tensor")
+        print(f"  {unused} that the network never uses: {', '.join(names.unused[:4])}{more}")
     print(
         f"  fed as {meta.channel_order.upper()} at {width}x{height}, (pixel / 255 - {_triple(meta.mean)}) / "
         f"{_triple(meta.std)}"
@@ -104,7 +108,7 @@ def _print_differences(differences: list[Any], device: Any, task: str) -> None:
 
 
 def _print_scores(task: Any, table: Any, model: Any, weights: Path, device: Any) -> None:
-    from fastpose.infer.table import metric_table
+    from fastpose.infer.table import evaluation_text
     from fastpose.progress import progress_bar
     from fastpose.train.parallel.distributed import World
     from fastpose.train.tasks import task_for
@@ -119,5 +123,5 @@ def _print_scores(task: Any, table: Any, model: Any, weights: Path, device: Any)
         with progress_bar(name, own.rows(len(samples), world)) as advance:
             evaluation, _ = own.validate(network, samples, device, advance, world)
         print()
-        print(metric_table(evaluation.metrics, title=f"{name}: {own.conditions(network, len(samples))}"))
+        print(evaluation_text(evaluation, f"{name}: {own.conditions(network, len(samples))}"))
     tell_missing_pckh(evaluation.headline)

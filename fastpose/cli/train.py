@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fastpose.cli._common import config_or_run, free_folder, latest_folder, new_verb
+from fastpose.cli._common import config_or_run, free_folder, latest_folder, new_verb, print_left_out
 
 EPILOG = """\
 examples:
@@ -88,7 +88,7 @@ def train(config: Any, folder: Path, world: Any = None) -> Any:
 
 def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
     from fastpose.errors import OutputError
-    from fastpose.infer.table import metric_table
+    from fastpose.infer.table import evaluation_text
     from fastpose.train.curves import plot_curves
 
     task, table = trainer.task, trainer.train_table
@@ -97,14 +97,13 @@ def _train_aloud(trainer: Any, config: Any, folder: Path) -> Any:
         f"{trainer.steps_per_epoch} steps an epoch, on {trainer.world.size} x {trainer.device.type}; "
         f"run folder {folder}"
     )
-    for reason, count in sorted((+table.skipped).items()):
-        print(f"  left out: {count} x {reason}")
+    print_left_out(table)
     if trainer.resumed:
         done = trainer.progress
         print(f"resumed after {done.epoch} epochs and {done.batch} steps")
     evaluation = trainer.fit()
     if evaluation is not None:
-        print(metric_table(evaluation.metrics, title=f"{folder.name}: {task.describe(trainer.val_table)}"))
+        print(evaluation_text(evaluation, f"{folder.name}: {task.describe(trainer.val_table)}"))
     try:
         plot_curves(folder / "results.csv", folder / "curves.png")
     except OutputError as error:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from fastpose.cli._common import config_or_run, new_verb, tell_missing_pckh
+from fastpose.cli._common import config_or_run, new_verb, print_left_out, tell_missing_pckh
 
 EPILOG = """\
 examples:
@@ -26,14 +26,19 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("config", help="a run folder, a shipped configuration or a yaml file")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings that override the file's")
     parser.add_argument("--weights", type=Path, help="weights to evaluate (default: the run's best)")
-    parser.add_argument("--out", type=Path, help="write the results there in COCO format (json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="write a json there: keypoints in COCO result format, "
+        "of a segmentation network its scores and confusion matrix",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     from fastpose.errors import ConfigError
     from fastpose.infer.results import write_results
-    from fastpose.infer.table import metric_table
+    from fastpose.infer.table import evaluation_text
     from fastpose.progress import progress_bar
     from fastpose.train.parallel.distributed import start_world
     from fastpose.train.tasks import task_for
@@ -53,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
     if not world.is_main:
         return
     title = f"{weights}\n{task.conditions(model, len(table))}"
-    print(metric_table(evaluation.metrics, title=title))
+    print_left_out(table)
+    print(evaluation_text(evaluation, title))
     tell_missing_pckh(evaluation.headline)
     if args.out:
         write_results(args.out, evaluation.results)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fastpose.classes import IGNORE, ClassSet
 from fastpose.data.report import DataReport, open_source
 from fastpose.data.voc import (
     LABELS,
     LISTS,
     PICTURES,
+    PngLabels,
     picture_problem,
     read_voc,
     split_names,
     voc_folder,
 )
 from fastpose.errors import DataError, ImageError
+from fastpose.wording import counted
 
 
 def voc_splits(root: Path) -> list[str]:
@@ -30,7 +33,8 @@ def check_voc(root: str | os.PathLike[str], split: str, *, decode: bool = False)
     """As `check_coco` for one list of ImageSets/Segmentation.
 
     Kinds of problem: list, image root, listed twice, picture (path, existence, header, size against its
-    labels), labels (with `decode`: pixels that cannot be read), pictures (none is usable). Raises DataError
+    labels), labels (with `decode`: pixels that cannot be read), class (with `decode`: values that are no
+    class and are ignored, or nothing but pixels to be ignored), pictures (none is usable). Raises DataError
     where the layout is not there, and nothing for what it finds in it.
     """
     folder = voc_folder(Path(root))
@@ -64,8 +68,24 @@ def _read(root: str | os.PathLike[str], split: str, report: DataReport, decode: 
             report.add("pictures", report.name, str(error))
         return
     report.persons, report.skipped = len(table), table.skipped
+    assert isinstance(table.labels, PngLabels)
     for row in range(len(table) if decode else 0):
+        name = str(table.file_names[row])
         try:
-            table.read(row)
+            labels = table.read(row).labels
+            unknown = table.labels.unknown(str(table.label_names[row]))
         except ImageError as error:
-            report.add("labels", str(table.file_names[row]), str(error))
+            report.add("labels", name, str(error))
+            continue
+        if unknown:
+            report.add("class", name, _told(unknown, table.classes))
+        elif (labels == IGNORE).all():
+            report.add("class", name, f"every pixel is {IGNORE}, to be ignored; nothing is learnt from it")
+
+
+def _told(unknown: dict[int, int], classes: ClassSet) -> str:
+    values = ", ".join(map(str, sorted(unknown)[:8])) + (", ..." if len(unknown) > 8 else "")
+    return (
+        f"{counted(sum(unknown.values()), 'pixel')} of {values}, no class of {classes.name} (0 to "
+        f"{classes.num_classes - 1}) and ignored; write {IGNORE} where that is meant, or the class's number"
+    )

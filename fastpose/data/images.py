@@ -39,7 +39,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 def decode_pixels(data: bytes, name: str, flags: int) -> np.ndarray:
     """What `cv2.imdecode` makes of the bytes with these flags; ImageError as `decode_image`."""
-    reason = _header_problem(data, whole=True)
+    reason = header_problem(data, whole=True)
     if reason is not None:
         raise ImageError(f"{name}: {reason}")
     try:
@@ -194,7 +194,8 @@ def open_images(path: str | os.PathLike[str]) -> FolderImages | ZipImages:
     raise ImageError(f"{os.fspath(path)}: no images there; looked for that folder, that file and {beside}")
 
 
-def _header_problem(data: bytes, *, whole: bool) -> str | None:
+def header_problem(data: bytes, *, whole: bool) -> str | None:
+    """Why a file cannot be a picture, as far as its header, and with `whole` its length, tell; or None."""
     size = image_size(data)
     if size is None:
         return f"not an image ({len(data)} bytes without a header of {FORMATS})"
@@ -211,7 +212,7 @@ def _header_problem(data: bytes, *, whole: bool) -> str | None:
 def _size(head: bytes, load: Callable[[], bytes], name: str) -> tuple[int, int]:
     long_metadata = len(head) == _HEAD_BYTES and image_size(head) is None
     data = load() if long_metadata else head
-    reason = _header_problem(data, whole=False)
+    reason = header_problem(data, whole=False)
     if reason is not None:
         raise ImageError(f"{name}: {reason}")
     return image_size(data) or (0, 0)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from fastpose.classes import IGNORE, ClassSet, voc_color
-from fastpose.data.images import decode_pixels
+from fastpose.data.images import decode_pixels, header_problem
 from fastpose.errors import DataError, ImageError
 
 VOC_BORDER = voc_color(IGNORE)  # (224, 224, 192)
@@ -27,20 +27,40 @@ def decode_labels(data: bytes, name: str, classes: ClassSet) -> np.ndarray:
     `name` only serves the message.
     Raises ImageError as `decode_image`, and for another format, grey with alpha, or unknown colours.
     """
+    values = _values(data, name)
+    if values.ndim == 3:
+        return _labels_of_colours(values, name, classes)
+    return np.where(values < classes.num_classes, values, IGNORE).astype(np.uint8)
+
+
+def unknown_labels(data: bytes, name: str, classes: ClassSet) -> dict[int, int]:
+    """The values that `decode_labels` makes IGNORE though they are another number, and how many pixels have
+    each; raises ImageError as it does."""
+    values = _values(data, name)
+    if values.ndim == 3:
+        return {}
+    found, counts = np.unique(values, return_counts=True)
+    pairs = zip(found.tolist(), counts.tolist(), strict=True)
+    return {value: count for value, count in pairs if value >= classes.num_classes and value != IGNORE}
+
+
+def _values(data: bytes, name: str) -> np.ndarray:
+    """(H, W) values or indices as they are stored, or the colours (H, W, 3 or 4)."""
     if not data.startswith(_SIGNATURE) or len(data) <= _COLOUR or data[12:16] != b"IHDR":
         raise ImageError(f"{name}: labels must be a PNG, which loses nothing; convert the file")
     depth, colour = data[_DEPTH], data[_COLOUR]
+    reason = header_problem(data, whole=True)
+    if reason is not None:
+        raise ImageError(f"{name}: {reason}")
     if colour == _INDEX:
         # OpenCV gives a palette's colours only; as a grey picture the same pixels are the indices.
         data = b"".join(_chunks(data, _GREY))
     elif colour not in (_GREY, _RGB, _RGBA):
         raise ImageError(f"{name}: a PNG of grey values with alpha; save the labels without alpha")
     values = decode_pixels(data, name, cv2.IMREAD_UNCHANGED)
-    if values.ndim == 3:
-        return _labels_of_colours(values, name, classes)
-    if depth < 8:
-        values = values // (255 // ((1 << depth) - 1))  # OpenCV spreads few bits over all 256 greys
-    return np.where(values < classes.num_classes, values, IGNORE).astype(np.uint8)
+    if values.ndim == 2 and depth < 8:
+        return values // (255 // ((1 << depth) - 1))  # OpenCV spreads few bits over all 256 greys
+    return values
 
 
 def encode_labels(labels: np.ndarray, classes: ClassSet) -> bytes:

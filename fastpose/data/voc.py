@@ -16,7 +16,7 @@ from fastpose.classes import VOC_21, ClassSet
 from fastpose.data.annotations import OnBad, load_json
 from fastpose.data.images import FolderImages, MissingImageError, ZipImages, open_images, unsafe_name
 from fastpose.data.segmentation import LeftOutPictures, SegmentationTable
-from fastpose.data.segmentation_png import decode_labels, encode_labels
+from fastpose.data.segmentation_png import decode_labels, encode_labels, unknown_labels
 from fastpose.errors import ConfigError, DataError, ImageError
 from fastpose.files import make_folder, write_atomic, write_text
 
@@ -36,6 +36,10 @@ class PngLabels:
     def read(self, name: str) -> np.ndarray:
         """(H, W) uint8; ImageError naming the file and the reason."""
         return decode_labels(self.images.data(name), f"labels {name}", self.classes)
+
+    def unknown(self, name: str) -> dict[int, int]:
+        """See `fastpose.data.segmentation_png.unknown_labels`."""
+        return unknown_labels(self.images.data(name), f"labels {name}", self.classes)
 
 
 def read_voc(

@@ -31,11 +31,16 @@ class ScoreOptions:
 
 @dataclass
 class Evaluation:
-    """`metrics` by their published names, `headline` the one that ranks checkpoints, `results` COCO rows."""
+    """`metrics` by their published names, `headline` the one that ranks checkpoints.
+
+    `results` is what a file of them holds: COCO rows of keypoints, or `segmentation_results`. `by_class` are
+    lines of text that tell the metrics called IoU NAME in one table.
+    """
 
     metrics: dict[str, float]
     headline: str
     results: list[dict[str, Any]]
+    by_class: str = ""
 
     @property
     def score(self) -> float:

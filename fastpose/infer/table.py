@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastpose.infer.evaluation import Evaluation
 
 COLUMNS = 80
 SPACE = "  "
@@ -30,6 +34,14 @@ def metric_table(metrics: Mapping[str, float], title: str) -> str:
     if names:
         lines += [names, values]
     return "\n".join(lines)
+
+
+def evaluation_text(evaluation: Evaluation, title: str) -> str:
+    """The metrics of an evaluation under the title, and a line for each class where it has classes."""
+    if not evaluation.by_class:
+        return metric_table(evaluation.metrics, title)
+    means = {name: value for name, value in evaluation.metrics.items() if not name.startswith("IoU ")}
+    return f"{metric_table(means, title)}\n\n{evaluation.by_class}"
 
 
 def _number(value: float) -> str:

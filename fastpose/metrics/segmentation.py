@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -115,6 +115,21 @@ def class_table(confusion: np.ndarray, classes: ClassSet) -> str:
         share = _percent(row.labelled / total)
         lines.append(f"{row.name.ljust(wide)}  {iou:>5}  {accuracy:>8}  {share:>6}")
     return "\n".join(lines)
+
+
+def segmentation_results(confusion: np.ndarray, classes: ClassSet) -> list[dict[str, Any]]:
+    """One row a class, as JSON takes it: `label`, `name`, `IoU` and `accuracy` (None where there is nothing
+    to measure), and `predicted_as`, the pixels of the class by the label that they were given."""
+    return [
+        {
+            "label": label,
+            "name": row.name,
+            "IoU": None if np.isnan(row.iou) else row.iou,
+            "accuracy": None if np.isnan(row.accuracy) else row.accuracy,
+            "predicted_as": confusion[label].tolist(),
+        }
+        for label, row in enumerate(class_scores(confusion, classes))
+    ]
 
 
 def _share(part: int, whole: int) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 COCO, MPII, MPII_OWN, MPII_PLAIN = "COCO", "MPII", "MPII, own mean", "MPII, plain mean"
 DARK, UDP = "COCO, DARK", "COCO, UDP"
-CITYSCAPES, CONTEXT = "Cityscapes", "PASCAL-Context"
+CITYSCAPES, CONTEXT, LIP = "Cityscapes", "PASCAL-Context", "LIP"
+VOC_KERAS = "VOC 2012, Keras"
 CONVENTIONS = {
     COCO: "val2017 AP with the detector's boxes of 56.4 AP and flip test",
     DARK: "as COCO, trained and decoded as mmpose does with DARK",
@@ -15,7 +16,9 @@ CONVENTIONS = {
     MPII_OWN: "val PCKh@0.5 pooled over all 16 joints, with a stricter comparison and a split of its own",
     MPII_PLAIN: "val PCKh@0.5, the mean over 14 joints that counts each alike",
     CITYSCAPES: "val mIoU of whole pictures at one scale",
-    CONTEXT: "val mIoU of 59 classes, several scales and flip test",
+    CONTEXT: "val mIoU of 59 classes, several scales and flip test; no configuration here",
+    LIP: "val mIoU of 20 classes; no configuration here",
+    VOC_KERAS: "val mIoU of bubbliiiing/hrnet-keras, whose network enlarges by nearest pixels",
 }
 """What a score of each name is; scores of two conventions cannot be compared."""
 
@@ -48,6 +51,7 @@ SEG = "HRNet/HRNet-Semantic-Segmentation"
 MMPOSE = "open-mmlab/mmpose"
 
 _NAMES = "names, shapes and parameter count"
+_SIZE = "numbers of tensors and parameters; names by the golden of `hrnet_seg_w48`"
 _COUNTS = "numbers of tensors and parameters, not names: the original was not read"
 _GOLDEN = "golden numbers of the official code in float64: outputs 1e-6, loss 1e-9, every gradient norm 1e-6"
 
@@ -131,8 +135,12 @@ PUBLISHED: dict[str, Origin] = {
         (
             Score(CITYSCAPES, "2048x1024", "80.9 (OHEM 81.2)"),
             Score(CONTEXT, "520x520", "54.1"),
+            Score(LIP, "473x473", "55.8 to 56.0"),
         ),
         _GOLDEN,
     ),
+    "hrnet_seg_w18": Origin(SEG, "MIT", (Score(VOC_KERAS, "480x480", "72.53"),), _SIZE),
+    "hrnet_seg_w30": Origin(SEG, "MIT", (), _SIZE),
+    "hrnet_seg_w32": Origin(SEG, "MIT", (Score(VOC_KERAS, "480x480", "74.56"),), _SIZE),
 }  # fmt: skip
 """By name; networks that are not here have no published original of theirs."""

@@ -95,7 +95,9 @@ class TrainConfig:
     ohkm_topk: int = 8  # joints that ohkm keeps
     class_weights: list[float] | None = None  # of segmentation losses, one a class
     ohem_threshold: float = 0.9  # ohem: pixels whose class has less probability count
-    ohem_keep: int = 131072  # ohem: and at least so many of a batch
+    ohem_keep: int = (
+        131072  # ohem: and at least so many of batch_size samples; fewer samples keep their share
+    )
     visible_only: bool = False  # set: only visible joints are matched (official: all)
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
     channels_last: bool = True  # memory layout

@@ -51,7 +51,7 @@ def segmentation_loss(
             pixel that counts has loss and gradient 0 ('ce_dice_seed' keeps the false positives).
         weight: (C,) of the classes, None for 1.
         align_corners: of the enlargement, the network's own.
-        threshold, min_kept: of 'ohem'; the count is one process's.
+        threshold, min_kept: of 'ohem'; the count is of these samples.
 
     Raises ValueError for shapes and dtypes that are wrong, ConfigError for a `name`, `threshold` or
     `min_kept` that cannot be.

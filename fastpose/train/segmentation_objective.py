@@ -29,6 +29,8 @@ class SegmentationObjective(CropObjective):
         weight: one a class, at least 0 and not all 0, or None for 1.
         align_corners: the network's (`model.meta`).
         threshold, min_kept: of 'ohem'.
+        batch_size: samples that `min_kept` is meant for: fewer, as in one of several processes, keep their
+            share. None: `min_kept` of however many.
 
     Raises:
         ConfigError: an argument cannot be.
@@ -45,6 +47,7 @@ class SegmentationObjective(CropObjective):
         align_corners: bool = False,
         threshold: float = 0.9,
         min_kept: int = 131072,
+        batch_size: int | None = None,
         mean: Triple = MEAN,
         std: Triple = STD,
     ) -> None:
@@ -54,14 +57,17 @@ class SegmentationObjective(CropObjective):
             "name": loss,
             "align_corners": align_corners,
             "threshold": threshold,
-            "min_kept": min_kept,
         }
+        self.min_kept, self.batch_size = min_kept, batch_size
         self.weight = None if weight is None else _class_weights(weight)
 
     def loss(self, prediction: Tensor, batch: Batch) -> Tensor:
         if self.weight is not None:  # copied once, before a step is captured in a graph
             self.weight = self.weight.to(prediction.device)
-        return segmentation_loss(prediction, batch["label"], weight=self.weight, **self.options)
+        labels = batch["label"]
+        share = 1.0 if self.batch_size is None else min(1.0, len(labels) / self.batch_size)
+        kept = math.ceil(self.min_kept * share)
+        return segmentation_loss(prediction, labels, weight=self.weight, min_kept=kept, **self.options)
 
     @torch.no_grad()
     def score(self, prediction: Tensor, batch: Batch) -> Tensor:

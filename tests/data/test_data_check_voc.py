@@ -53,6 +53,26 @@ def test_only_decoding_finds_cut_labels(folder):
     assert check_data(folder, decode=True).counts == {"labels": 1}
 
 
+def test_only_decoding_finds_labels_that_are_no_class(folder):
+    odd, empty = sorted((folder / "SegmentationClass").glob("train*.png"))[:2]
+    labels = np.full((48, 64), 3, np.uint8)
+    labels[:10] = 255
+    labels[10:12], labels[12] = 37, 200
+    cv2.imwrite(str(odd), labels)
+    cv2.imwrite(str(empty), np.full((48, 64), 255, np.uint8))
+    assert not check_data(folder).problems
+    report = check_data(folder, decode=True)
+    assert report.counts == {"class": 2}
+    assert "192 pixels of 37, 200, no class of bodyparts7 (0 to 6)" in str(report)
+    assert f"{empty.stem}.jpg: every pixel is 255" in str(report)
+
+
+def test_cut_labels_are_told_with_the_length_of_the_file(folder):
+    path = next((folder / "SegmentationClass").glob("val*.png"))
+    path.write_bytes(path.read_bytes()[:120])
+    assert "the file is cut short after 120 bytes" in str(check_data(folder, decode=True))
+
+
 def test_folder_without_any_layout_names_all_three(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 2
     error = capsys.readouterr().err

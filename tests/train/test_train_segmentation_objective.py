@@ -49,6 +49,14 @@ def test_loss_has_the_given_options(name: str) -> None:
     assert torch.equal(objective.loss(prediction, data), want)
 
 
+@pytest.mark.parametrize(("batch_size", "kept"), [(None, 100), (2, 100), (1, 100), (6, 34), (400, 1)])
+def test_a_part_of_a_batch_keeps_its_share_of_the_hardest_pixels(batch_size: int | None, kept: int) -> None:
+    data, prediction = batch(), torch.randn(2, 3, 8, 12)
+    objective = SegmentationObjective(loss="ohem", threshold=0.0, min_kept=100, batch_size=batch_size)
+    want = segmentation_loss(prediction, data["label"], name="ohem", threshold=0.0, min_kept=kept)
+    assert torch.equal(objective.loss(prediction, data), want)
+
+
 @pytest.mark.parametrize("align_corners", [False, True], ids=["edges", "corners"])
 def test_score_is_the_share_of_counted_pixels_that_are_right(align_corners: bool) -> None:
     data, prediction = batch(), torch.randn(2, 3, 8, 12)

@@ -61,7 +61,8 @@ def test_segmentation_objective_follows_settings_and_network():
     assert model.meta.classes == BODY_PARTS
     found = parts.objective(model)
     assert isinstance(found, SegmentationObjective)
-    assert found.options == {"name": "ohem", "align_corners": False, "threshold": 0.9, "min_kept": 9}
+    assert found.options == {"name": "ohem", "align_corners": False, "threshold": 0.9}
+    assert (found.min_kept, found.batch_size) == (9, parts.config.train.batch_size)
     assert found.weight.tolist() == [0.5, 1, 1, 1, 1, 1, 1]
 
 

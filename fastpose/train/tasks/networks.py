@@ -9,7 +9,25 @@ from fastpose.models.meta import Network
 from fastpose.models.registry import task_of
 from fastpose.models.transfer import load_backbone
 from fastpose.models.weights import load_weights
-from fastpose.train.config import Config
+from fastpose.train.config import Config, ValConfig
+
+_OF_POSES = (
+    "background", "blur_kernel", "boxes", "cell_offset", "detections", "in_vis_threshold", "nms",
+    "oks_threshold", "refine", "score_threshold", "shift_heatmap",
+)  # fmt: skip
+_OF_SEGMENTATION = ("average", "scales", "stride_rate", "window")
+
+
+def check_evaluation(config: Config) -> None:
+    """ConfigError for the first setting of `val` that only networks of another task have."""
+    name, usual = config.model.name, ValConfig()
+    segments = task_of(name) == "segmentation"
+    finds = "gives every pixel a class" if segments else "finds keypoints"
+    for key in _OF_POSES if segments else _OF_SEGMENTATION:
+        value = getattr(config.val, key)
+        if value != getattr(usual, key):
+            other = "networks that find keypoints" if segments else "segmentation networks"
+            raise ConfigError(f"val.{key}={value}: is for {other}, and {name} {finds}; leave it out")
 
 
 def network_options(config: Config) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from fastpose.infer.evaluation import Evaluation
 from fastpose.infer.overlay import segmentation_sheet
 from fastpose.infer.results import write_png
 from fastpose.infer.segmentation_evaluation import SegmentationOptions, evaluate_segmentation, predict_labels
-from fastpose.metrics.segmentation import segmentation_scores
+from fastpose.metrics.segmentation import class_table, segmentation_results, segmentation_scores
 from fastpose.models import SegmentationModel
 from fastpose.train.config import Config
 from fastpose.train.loading import auto_workers
@@ -27,6 +27,7 @@ from fastpose.train.segmentation_objective import SegmentationObjective
 from fastpose.train.tasks.conventions import segmentation_conventions
 from fastpose.train.tasks.segmentation_data import build_network, read_table, train_pictures
 from fastpose.train.tasks.task import OnBatch
+from fastpose.wording import counted
 
 HEADLINE = "mIoU"
 LOSSES = ("auto", "ce", "ohem", "ce_dice", "ce_dice_seed")
@@ -70,7 +71,7 @@ class SegmentationTask:
             raise ConfigError("data.warp=gpu and data.crop_cache cut persons out; segmentation has none")
 
     def describe(self, table: SegmentationTable) -> str:
-        return f"{len(table)} pictures with {table.classes.num_classes} classes"
+        return f"{counted(len(table), 'picture')} with {table.classes.num_classes} classes"
 
     def build_model(self, table: SegmentationTable, trained: str | Path | None = None) -> SegmentationModel:
         return build_network(self.config, table.classes, trained)
@@ -90,6 +91,7 @@ class SegmentationTask:
             align_corners=meta.align_corners,
             threshold=train.ohem_threshold,
             min_kept=train.ohem_keep,
+            batch_size=train.batch_size,
             mean=meta.mean,
             std=meta.std,
         )
@@ -102,8 +104,14 @@ class SegmentationTask:
         rows = share_of(len(table), world.rank, world.size)
         confusion = evaluate_segmentation(model, table, options, rows, on_batch)
         total = np.array(world.sum(confusion.astype(np.float64).ravel().tolist()), np.int64)
-        scores = segmentation_scores(total.reshape(confusion.shape), table.classes)
-        return Evaluation(scores, HEADLINE, []), Evaluated(model, options)
+        total = total.reshape(confusion.shape)
+        evaluation = Evaluation(
+            segmentation_scores(total, table.classes),
+            HEADLINE,
+            segmentation_results(total, table.classes),
+            by_class=class_table(total, table.classes),
+        )
+        return evaluation, Evaluated(model, options)
 
     def rows(self, count: int, world: World) -> int:
         share = share_of(count, world.rank, world.size)
@@ -130,13 +138,13 @@ class SegmentationTask:
     def conditions(self, model: SegmentationModel, count: int) -> str:
         """Window, scales, what is averaged over them, mirror and precision."""
         val, meta = self.config.val, model.meta
-        window = "whole" if val.window is None else f"in windows of {val.window[0]}x{val.window[1]}"
+        window = "whole" if val.window is None else f"windows of {val.window[0]}x{val.window[1]}"
         scales = "one scale" if val.scales == [1.0] else f"scales {', '.join(map(str, val.scales))}"
         flip = "with" if val.flip_test else "without"
         several = val.window is not None or len(val.scales) > 1
         mean = f", mean of {MEANS[val.average]}" if several else ""
         return (
-            f"{count} pictures {window} {meta.channel_order}, {scales}{mean}, amp {val.amp}, "
+            f"{counted(count, 'picture')}, {window}, {meta.channel_order}, {scales}{mean}, amp {val.amp}, "
             f"{flip} flip test, align_corners {str(meta.align_corners).lower()}"
         )
 

@@ -15,6 +15,7 @@ from fastpose.models.registry import task_of
 from fastpose.train.config import Config
 from fastpose.train.objectives import Objective
 from fastpose.train.parallel.distributed import World
+from fastpose.train.tasks.networks import check_evaluation
 
 OnBatch = Callable[[int], None]
 
@@ -70,7 +71,8 @@ class Task(Protocol):
 
 
 def task_for(config: Config) -> Task:
-    """The task of `config.model.name`; ConfigError for an unknown network."""
+    """The task of `config.model.name`; ConfigError for an unknown network or the evaluation of another."""
+    check_evaluation(config)
     if task_of(config.model.name) == SegmentationMeta.task:
         from fastpose.train.tasks.segmentation import SegmentationTask
 
