@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a")
 FLOOR_COLOR = "#b03a2e"
 PANELS = 3  # side by side
+ONE_ROOF = 1.5
+"""Ratio of two measured peaks below which they are one dtype's."""
+NEAR = 0.08
+"""Decades between two points below which their labels would overlap."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def _draw_family(axes: Axes, rows: list[Record], names: list[str]) -> None:
 
 
 def _draw_roofline(figure: Figure, records: list[Record]) -> bool:
-    """Speed reached over operations per byte, under the measured roofs; without hot rows."""
+    """Speed reached over operations per byte, under the roofs of the dtypes; without hot rows."""
     limits = [record for record in records if record["limit"] and record["limit"]["fraction"]]
     limits = [record for record in limits if record["limit"]["bytes"] and record["limit"]["flops"]]
     if not limits:
@@ -145,22 +149,22 @@ def _draw_roofline(figure: Figure, records: list[Record]) -> bool:
     axes = figure.subplots()
     intensity = [record["limit"]["flops"] / record["limit"]["bytes"] for record in limits]
     low, high = 10 ** math.floor(math.log10(min(intensity))), 10 ** math.ceil(math.log10(max(intensity) * 2))
-    roof = limits[-1]["limit"]["ceilings"]
-    bandwidth, peak = roof["copy_bytes_per_s"], roof["flops_per_s"]
-    edge = peak / bandwidth
-    xs = [low, *([edge] if low < edge < high else []), high]
-    ceilings = f"copy {rate_text(bandwidth, 'B/s')}, matrix product {rate_text(peak, 'FLOP/s')}"
-    axes.plot(xs, [min(x * bandwidth, peak) for x in xs], color=FLOOR_COLOR, label=ceilings)
+    for (bandwidth, peak), style in zip(_roofs(limits), itertools.cycle(("-", "--", ":")), strict=False):
+        edge = peak / bandwidth
+        xs = [low, *([edge] if low < edge < high else []), high]
+        ceilings = f"copy {rate_text(bandwidth, 'B/s')}, matrix product {rate_text(peak, 'FLOP/s')}"
+        ys = [min(x * bandwidth, peak) for x in xs]
+        axes.plot(xs, ys, style, color=FLOOR_COLOR, label=ceilings)
     groups = list(dict.fromkeys(record["id"].split("/")[0] for record in limits))
-    for x, record in zip(intensity, limits, strict=True):
+    points = [record["limit"]["flops"] / record["sides"][0]["median_s"] for record in limits]
+    for x, y, record in zip(intensity, points, limits, strict=True):
         group = record["id"].split("/")[0]
         first = record is next(other for other in limits if other["id"].split("/")[0] == group)
-        y = record["limit"]["flops"] / record["sides"][0]["median_s"]
         color = COLORS[groups.index(group) % len(COLORS)]
         axes.plot(x, y, "o", color=color, label=group if first else None)
-        axes.annotate(
-            f"{record['limit']['fraction']:.0%}", (x, y), (5, 0), textcoords="offset points", fontsize=7
-        )
+    shares = [record["limit"]["fraction"] for record in limits]
+    for (x, y), text in _labels(list(zip(intensity, points, strict=True)), shares):
+        axes.annotate(text, (x, y), (5, 0), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("operations per byte")
@@ -168,6 +172,40 @@ def _draw_roofline(figure: Figure, records: list[Record]) -> bool:
     _tidy(axes)
     _legend(figure)
     return True
+
+
+def _roofs(limits: list[Record]) -> list[tuple[float, float]]:
+    """(bytes/s, FLOP/s), the lowest peak first; peaks within `ONE_ROOF` of another are one dtype's, measured
+    again, and the highest counts."""
+    ceilings = [record["limit"]["ceilings"] for record in limits]
+    pairs = sorted((c["flops_per_s"], c["copy_bytes_per_s"]) for c in ceilings)
+    roofs: list[list[tuple[float, float]]] = []
+    for pair in pairs:
+        if roofs and pair[0] < ONE_ROOF * roofs[-1][0][0]:
+            roofs[-1].append(pair)
+        else:
+            roofs.append([pair])
+    return [(max(width for _, width in roof), max(peak for peak, _ in roof)) for roof in roofs]
+
+
+def _labels(
+    points: list[tuple[float, float]], shares: list[float]
+) -> Iterator[tuple[tuple[float, float], str]]:
+    """A place and a text for each point, or for those together whose texts would lie on each other."""
+    together: list[tuple[tuple[float, float], list[str]]] = []
+    for point, share in zip(points, shares, strict=True):
+        text = f"{share:.0%}" if share >= 0.005 else "<1%"
+        texts = next((texts for place, texts in together if _is_near(place, point)), None)
+        if texts is None:
+            together.append((point, [text]))
+        elif text not in texts:
+            texts.append(text)
+    for place, texts in together:
+        yield place, ", ".join(texts)
+
+
+def _is_near(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return all(abs(math.log10(one / other)) < NEAR for one, other in zip(a, b, strict=True))
 
 
 def _tidy(axes: Axes) -> None:
