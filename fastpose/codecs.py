@@ -41,9 +41,3 @@ def check_codec(codec: object, model: str, output: str | None = None) -> None:
     if codec not in known:
         what = model if output is None else f"{model} predicts {output}"
         raise ConfigError(f"{what}: codec must be {' or '.join(map(repr, known))}, got {codec!r}")
-
-
-def settled(codec: str, refine: str = "auto", shift: bool | str = "auto") -> tuple[str, bool]:
-    """Refinement and shift of a test as asked for, or where that is "auto" those of the codec."""
-    own = CODECS[codec]
-    return (own.refine if refine == "auto" else refine), (own.shift if shift == "auto" else bool(shift))

@@ -65,10 +65,12 @@ def worker_count(text: str) -> int | str:
     return int(text)
 
 
-def blur_kernel(text: str) -> int:
-    """An option's value for the blur of `refine="dark"`."""
+def blur_kernel(text: str) -> int | str:
+    """An option's value for the blur of `refine="dark"`: "auto", or the number of taps."""
     from fastpose.reference.dark import check_blur_kernel
 
+    if text == "auto":
+        return text
     kernel = int(text)
     try:
         check_blur_kernel(kernel)

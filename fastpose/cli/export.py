@@ -46,11 +46,12 @@ def add_parser(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--refine", choices=("auto", "none", "quarter", "quarter_each", "dark", "dark_udp"), default="auto",
-        help="how a peak becomes a point (default: what the codec of the weights is published with)",
+        help="how a peak becomes a point (default: as the weights say, else their codec)",
     )  # fmt: skip
     parser.add_argument(
-        "--blur-kernel", type=blur_kernel, default=11, help="odd, of dark and dark_udp (default: %(default)s)"
-    )
+        "--blur-kernel", type=blur_kernel, default="auto", metavar="N",
+        help="odd, of dark and dark_udp (default: as the weights say, else 11)",
+    )  # fmt: skip
     parser.add_argument(
         "--check-on", nargs="+", metavar="PICTURES",
         help="compare on these too: files, folders or globs, of which at most 8 are taken",

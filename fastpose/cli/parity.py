@@ -24,7 +24,9 @@ The convention that fits becomes a setting of `fastpose val`, such as val.flip_t
 
 def add_parser(verbs: Any) -> None:
     parser = new_verb(verbs, "parity", "prove that a checkpoint computes here what it did elsewhere", EPILOG)
-    parser.add_argument("model", help="a network of `fastpose train --list`, or a configuration")
+    parser.add_argument(
+        "model", help="a network of `fastpose models`, or a configuration of `fastpose train --list`"
+    )
     parser.add_argument("weights", type=Path, help="an official checkpoint, or any other weights file")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the configuration")
     parser.add_argument("--data", action="store_true", help="score it too, on the configuration's data")

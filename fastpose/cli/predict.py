@@ -79,11 +79,12 @@ def _people_options(group: Any) -> None:
 def _peak_options(group: Any) -> None:
     group.add_argument(
         "--refine", choices=("auto", "none", "quarter", "quarter_each", "dark", "dark_udp"), default="auto",
-        help="how a peak becomes a point (default: what the codec of the weights is published with)",
+        help="how a peak becomes a point (default: as the weights say, else their codec)",
     )  # fmt: skip
     group.add_argument(
-        "--blur-kernel", type=blur_kernel, default=11, metavar="N",
-        help="odd, of dark and dark_udp alone: 11 for weights of sigma 2, 17 of 3 (default: %(default)s)",
+        "--blur-kernel", type=blur_kernel, default="auto", metavar="N",
+        help="odd, of dark and dark_udp alone: 11 for weights of sigma 2, 17 of 3 (default: as the weights "
+        "say, else 11)",
     )  # fmt: skip
 
 

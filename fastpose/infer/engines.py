@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from fastpose.codecs import settled
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.infer.engines_open import ENGINES, SUFFIXES, Graph
 from fastpose.models.meta import ModelMeta, PoseModel
+from fastpose.models.reading import Reading, reading_of
 from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.decode import Decoded, to_image
 from fastpose.reference.udp import udp_to_image
@@ -97,12 +97,18 @@ class Engine(PoseModel):
             keypoints = back(keypoints, center, scale, *self.meta.input_size)
         return Decoded(keypoints, found["score"], found["valid"])
 
-    def settled(self, refine: str) -> tuple[str, bool]:
-        """Refinement and shift as asked for; "auto" is what the graph does, else what its codec does."""
-        own = settled(self.meta.codec, refine)
-        if self.spec.decode is not None and refine == "auto":
-            own = self.spec.refine, own[1]
-        return own[0], self.spec.shift if self.spec.flip_test else own[1]
+    def reading(self, refine: str, blur_kernel: int | Literal["auto"]) -> Reading:
+        """How the output is read, as asked for; "auto" is what the graph does, else what its weights want."""
+        found, spec = reading_of(self.meta, refine=refine, blur_kernel=blur_kernel), self.spec
+        if spec.flip_test:
+            found = found._replace(shift=spec.shift)
+        if spec.decode is None:
+            return found
+        if refine == "auto":
+            found = found._replace(refine=spec.refine)
+        if blur_kernel == "auto":
+            found = found._replace(blur_kernel=spec.blur_kernel)
+        return found._replace(cell_offset=spec.cell_offset)
 
     def check(self, options: ForwardOptions) -> None:
         """ConfigError where the graph does something in another way than `options` want it."""
@@ -113,6 +119,7 @@ class Engine(PoseModel):
             "shift": spec.flip_test,
             "refine": decodes and self.output == "heatmaps",
             "blur_kernel": decodes and spec.refine.startswith("dark"),
+            "cell_offset": decodes and self.output == "heatmaps",
         }
         for name in (name for name, fixed in inside.items() if fixed):
             own, wanted = getattr(spec, name), getattr(options, name)

@@ -13,7 +13,6 @@ from torch import nn
 from fastpose.codecs import CODECS
 from fastpose.data.affine import PIXELS_PER_SCALE
 from fastpose.device import autocast
-from fastpose.errors import ConfigError
 from fastpose.infer.engines import Engine
 from fastpose.infer.queries import decode_queries
 from fastpose.nn.normalize import MEAN, STD, Triple, normalize_crops
@@ -43,7 +42,7 @@ class ForwardOptions:
     unless `shift` is false (hrnet lib/core/function.py); `refine` and `blur_kernel` are those of
     `decode_heatmaps`; `cell_offset` is added to a heatmap's peak in x and y, in cells; `background` is that
     of `decode_queries`; `dtype` is that of autocast, None for float32; `mean` and `std` are the network's.
-    `fastpose.codecs.settled` says what a codec's weights are published with."""
+    `fastpose.models.reading.reading_of` says what the weights want."""
 
     device: torch.device
     flip_index: Sequence[int]
@@ -71,14 +70,13 @@ def forward_crops(
     The mirrored crops go through the network in the same batch, and the decoder averages, finds the peaks
     and maps them back into the image, so that nothing but coordinates leaves the device. A network of queries
     is read by `decode_queries`, without shift and refinement, one of bins by `decode_simcc`.
-    What an exported graph does itself (`fastpose.infer.engines`) is left to it; ConfigError where it finds
-    keypoints without the `cell_offset` or `background` that is asked for.
+    What an exported graph does itself (`fastpose.infer.engines`) is left to it; ConfigError where it does
+    that in another way than is asked for.
     """
     device = options.device
     if isinstance(model, Engine):
         model.check(options)
         if model.spec.decode is not None:
-            _refuse_unexported(model, options)
             return model.find(crops, center, scale)
         options = replace(options, flip_test=options.flip_test and not model.spec.flip_test)
     inputs, output = _run(model, crops, options)
@@ -88,15 +86,6 @@ def forward_crops(
         return _decode_heatmaps(model, output, center, scale, options)
     decode = _decode_queries if kind == "queries" else _decode_bins
     return decode(output, center, scale, inputs, options)
-
-
-def _refuse_unexported(model: Engine, options: ForwardOptions) -> None:
-    for name in ("cell_offset", "background"):
-        if getattr(options, name):
-            raise ConfigError(
-                f"{model.source}: finds keypoints itself, without {name}={getattr(options, name)}; take the "
-                "network's weights, or a graph that was exported without decoding"
-            )
 
 
 def _run(model: nn.Module, crops: torch.Tensor, options: ForwardOptions) -> tuple[torch.Tensor, Any]:

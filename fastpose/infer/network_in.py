@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
-from fastpose.codecs import settled
 from fastpose.device import autocast_dtype, pick_device
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.infer.engines import Engine, load_engine
 from fastpose.infer.engines_open import SUFFIXES
 from fastpose.infer.folded import folded, with_cast_convolutions
 from fastpose.infer.forward import ForwardOptions
-from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
-from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model, read_meta
+from fastpose.keypoints import COCO_17, MPII_16, KeypointSet, check_keypoints
+from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model
 from fastpose.models.checkpoint_formats import weights_file
+from fastpose.models.reading import Reading, reading_of
 from fastpose.models.registry import task_of
+from fastpose.models.weights import create_fitting
 
 StrPath = str | os.PathLike[str]
 N = TypeVar("N", bound=torch.nn.Module)
@@ -38,10 +39,10 @@ def find_network(
 
     engine, amp: of an exported file alone: what runs it (`fastpose.infer.engines.open_graph`), and in bf16
     or not, where 'auto' is float32 for engines that cannot.
-    options: those of the model's factory, and `num_joints`, for a name only; None changes nothing. A run
-    folder stands for its best.safetensors, as model and as weights. Raises ConfigError for a model that is
-    not known or not for poses, CheckpointError for a file that cannot be used, ExportError where a package
-    for it is missing.
+    options: those of the model's factory, and `num_joints`, for a name only; None changes nothing. The file
+    says how many joints there are where neither `num_joints` nor `keypoints` does. A run folder stands for
+    its best.safetensors, as model and as weights. Raises ConfigError for a model that is not known or not for
+    poses, CheckpointError for a file that cannot be used, ExportError where a package for it is missing.
     """
     options = {name: value for name, value in options.items() if value is not None}
     if is_exported(model) and weights is None and not options:
@@ -100,11 +101,11 @@ def device_for(network: PoseModel, name: str) -> torch.device:
     return device
 
 
-def settle(network: PoseModel, refine: str) -> tuple[str, bool]:
-    """Refinement and shift; 'auto' is what an exported graph does, else what the codec's weights want."""
+def settle(network: PoseModel, refine: str, blur_kernel: int | Literal["auto"]) -> Reading:
+    """How the output is read; 'auto' is what an exported graph does, else what the weights want."""
     if isinstance(network, Engine):
-        return network.settled(refine)
-    return settled(network.meta.codec, refine)
+        return network.reading(refine, blur_kernel)
+    return reading_of(network.meta, refine=refine, blur_kernel=blur_kernel)
 
 
 def check_test(network: PoseModel, options: ForwardOptions) -> None:
@@ -162,11 +163,10 @@ def _by_name(name: str, weights: StrPath | None, options: dict[str, Any]) -> Pos
     if weights is None:
         raise ConfigError(f"{name}: an untrained network finds nothing; give weights=FILE")
     file = weights_file(Path(weights))
-    keypoints: KeypointSet | None = options.get("keypoints")
+    keypoints = check_keypoints(options.get("keypoints"))
     joints = options.pop("num_joints", keypoints.num_joints if keypoints else None)
     if joints is None:
-        meta = read_meta(file)
-        joints = meta.outputs if meta is not None else COCO_17.num_joints
+        return _pose(create_fitting(name, file, **options))
     return _pose(create_trained(name, joints, file, **options))
 
 

@@ -49,9 +49,9 @@ class Predictor:
             (see `PeopleDetector`); 'LIBRARY:MODEL' one of another library, such as
             'torchvision:fasterrcnn_resnet50_fpn_v2'; or a callable (see `fastpose.infer.detectors`).
         flip_test: average the mirrored picture in.
-        refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`; 'auto' is what the codec of the weights is
-            published with, and so is the shift of the mirrored picture (`fastpose.codecs`). The kernel is of
-            'dark' and 'dark_udp' alone.
+        refine, blur_kernel: as in `fastpose.ops.decode_heatmaps`; 'auto' is what the weights say they are
+            read with, else what their codec is published with, and so is all else in how the output is read
+            (`fastpose.models.reading`). The kernel is of 'dark' and 'dark_udp' alone.
         amp: 'none', 'auto', 'bf16' or 'fp16'.
         engine: what runs an exported file, as in `fastpose.infer.engines.open_graph`.
         batch_size: most persons in one forward pass, and most pictures read ahead of a result.
@@ -68,7 +68,7 @@ class Predictor:
         fold: run a copy of the network with every BatchNorm inside the convolution before it, where that is
             faster; what becomes of the network later does not reach it. None: unless a network is given.
         options: of the model's factory, for a name: `num_joints`, `keypoints`, `input_size`,
-            `channel_order`, `mean`, `std`.
+            `channel_order`, `mean`, `std`, and how its output is read: `shift`, `cell_offset`, `background`.
 
     Raises ConfigError for an argument that cannot be, CheckpointError for weights that cannot be used.
     """
@@ -82,7 +82,7 @@ class Predictor:
         detector: str | Detector | None = None,
         flip_test: bool = True,
         refine: str = "auto",
-        blur_kernel: int = 11,
+        blur_kernel: int | Literal["auto"] = "auto",
         amp: str = "none",
         engine: str | None = None,
         batch_size: int = 32,

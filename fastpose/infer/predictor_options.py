@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fastpose.infer.parts import PartWarp
 from fastpose.infer.pipeline import reading_threads
 from fastpose.keypoints import KeypointSet
 from fastpose.models import PoseModel
+from fastpose.models.reading import BLUR_KERNEL
 from fastpose.nn.compiling import MODES
 from fastpose.reference.dark import check_blur_kernel
 from fastpose.reference.decode import REFINEMENTS
@@ -43,7 +44,7 @@ def check_using(
     if not isinstance(refine, str) or refine not in ("auto", *REFINEMENTS):
         raise ConfigError(f"refine: expected one of auto, {', '.join(REFINEMENTS)}, got {refine!r}")
     try:
-        check_blur_kernel(blur_kernel)
+        check_blur_kernel(BLUR_KERNEL if blur_kernel == "auto" else blur_kernel)
     except (TypeError, ValueError) as error:
         raise ConfigError(str(error)) from None
 
@@ -92,32 +93,30 @@ def forward_options(
     amp: str,
     flip_test: bool,
     refine: str,
-    blur_kernel: int,
+    blur_kernel: int | Literal["auto"],
 ) -> ForwardOptions:
     """How the network is run; ConfigError where the graph of an exported one does it in another way.
 
-    A `refine` of 'auto' is what the weights are published with (`fastpose.infer.network_in.settle`).
-    ConfigError too for a kernel that nothing would use.
+    A `refine` or `blur_kernel` of 'auto' is what the weights want (`fastpose.infer.network_in.settle`), as
+    all else in how their output is read. ConfigError too for a kernel that nothing would use.
     """
     place = device_for(network, named_device(device))
-    refine, shift = settle(network, refine)
+    reading = settle(network, refine, blur_kernel)
     options = ForwardOptions(
         place,
         keypoints.flip_index,
         flip_test=bool(flip_test),
-        shift=shift,
-        refine=refine,
-        blur_kernel=blur_kernel,
+        **reading._asdict(),
         dtype=autocast_dtype(amp, place),
         mean=network.meta.mean,
         std=network.meta.std,
     )
     check_test(network, options)
-    dark = network.output == "heatmaps" and refine.startswith("dark")
-    if blur_kernel != ForwardOptions.blur_kernel and not dark:
+    dark = network.output == "heatmaps" and reading.refine.startswith("dark")
+    if blur_kernel not in ("auto", BLUR_KERNEL) and not dark:
         raise ConfigError(
             f"blur_kernel={blur_kernel}: belongs to dark and dark_udp, and {network.meta.model} is read with "
-            f"refine {refine!r}; ask for one of these, or leave the kernel out"
+            f"refine {reading.refine!r}; ask for one of these, or leave the kernel out"
         )
     return options
 

@@ -17,9 +17,9 @@ def find_images(sources: str | Path | Iterable[str | Path]) -> list[Path]:
     """The pictures that files, folders and globs name, sorted, each once.
 
     A folder gives the pictures directly in it (`folder/**/*.jpg` for those below, in quotes so that the
-    shell leaves it alone); hidden files and other kinds of file in a folder or a glob are passed over, but
-    a file named outright must be a picture. Raises ImageError, naming the source, when it does not exist,
-    holds no picture, or has an extension other than those of EXTENSIONS.
+    shell leaves it alone); hidden files and other kinds of file in a folder or a glob are passed over. A file
+    named outright is among them whatever its extension: reading it shows whether it is a picture. Raises
+    ImageError, naming the source, when it does not exist, or is a folder or glob that holds no picture.
     """
     if isinstance(sources, (str, Path)):
         sources = [sources]
@@ -42,8 +42,6 @@ def _expand(source: str | Path) -> list[Path]:
         raise ImageError("source: an empty name; the working folder is '.'")
     path = Path(source)
     if path.is_file():
-        if not _is_picture(path):
-            raise ImageError(f"{path}: extension {path.suffix!r} is none of {', '.join(EXTENSIONS)}")
         return [path]
     if path.is_dir():
         shown = [child for child in path.iterdir() if not child.name.startswith(".")]

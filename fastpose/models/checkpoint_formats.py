@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.")
 """Prefixes of DataParallel, torch.compile, mmpose's backbone files and trainers that hold their model (as of
 the official hourglass), taken off when every name has them."""
 
+HOLDERS = ("state_dict", "model")
+"""Keys under which training checkpoints keep the state_dict: the official and mmpose's ones, DETR's."""
+
 MMPOSE_HEADS = ("head.", "keypoint_head.")
 MMPOSE_DROPPED = ("data_preprocessor.",)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` under the official names; `meta` only where fastpose wrote the file."""
+    """`tensors` under the official names; `meta` only where fastpose wrote the file; `conventions` are
+    options of a meta that follow from a file's names: mmpose trains on RGB, whatever the original did."""
 
     tensors: dict[str, Tensor]
     meta: Meta | None = None
+    conventions: dict[str, Any] = field(default_factory=dict)
 
 
 def weights_file(path: Path) -> Path:
@@ -49,13 +54,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     A run folder stands for its best.safetensors.
 
     A file of torch.save is a state_dict, or a dict with one under 'state_dict' (official and mmpose training
-    checkpoints). Names are brought to the official ones by `official_names`.
+    checkpoints) or 'model' (DETR's). Names are brought to the official ones by `official_names`.
     """
     path = weights_file(path)
     if path.suffix == ".safetensors":
         tensors, meta = read_safetensors(path)
         return Checkpoint(official_names(tensors), meta)
-    return Checkpoint(official_names(_state_dict(_torch_load(path), path)))
+    state = _state_dict(_torch_load(path), path)
+    mmpose = any(name.startswith(MMPOSE_HEADS) for name in state)
+    return Checkpoint(official_names(state), conventions={"channel_order": "rgb"} if mmpose else {})
 
 
 def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +79,8 @@ def official_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Inert:
-    """Stands in for what training checkpoints hold besides tensors (a score as a NumPy scalar, log buffers).
+    """Stands in for what training checkpoints hold besides tensors (a score as a NumPy scalar, log buffers,
+    the arguments of DETR's command line).
 
     Unpickling builds this instead of the named object, so nothing of NumPy or mmengine is called.
     """
@@ -89,6 +97,7 @@ _INERT_NAMES = (
     "numpy.ndarray",
     "numpy.dtype",
     "mmengine.logging.history_buffer.HistoryBuffer",
+    "argparse.Namespace",
 )
 
 
@@ -110,7 +119,10 @@ def _torch_load(path: Path) -> Any:
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    state = loaded
+    if isinstance(loaded, dict):
+        held = (loaded[key] for key in HOLDERS if isinstance(loaded.get(key), dict))
+        state = next(held, loaded)
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"{path}: no state_dict in it, but {type(loaded).__name__}")
     for name, value in state.items():

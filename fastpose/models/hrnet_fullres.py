@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -60,11 +61,11 @@ class HRNetFullRes(PoseModel):
     The network described divides each map by its sum over the image, a distribution over pixels. Not here:
     the targets of `fastpose.ops.heatmap_loss` are Gaussians of peak 1, and the maps of joints out of sight
     are zero, which no map of sum 1 can be. With one cell a pixel a mirrored picture needs no shift of its
-    heatmaps: evaluate with `val.shift_heatmap=false`, and `data.sigma` is in pixels of the crop.
+    heatmaps, which `meta.shift` says, and `data.sigma` is in pixels of the crop.
     """
 
     def __init__(self, config: HRNetConfig, meta: ModelMeta) -> None:
-        super().__init__(meta)
+        super().__init__(meta if meta.shift is not None else replace(meta, shift=False))
         w = [config.width * 2**i for i in range(4)]
         self.layer1 = residual_layer(Bottleneck, 3, 64, config.layer1_blocks, activation=leaky)
         self.transition1 = Transition([64 * Bottleneck.expansion], w[:2], leaky)

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from fastpose.classes import ClassSet
 from fastpose.codecs import check_codec
 from fastpose.errors import ConfigError
-from fastpose.keypoints import KeypointSet
+from fastpose.keypoints import KeypointSet, check_keypoints
 from fastpose.nn.normalize import MEAN, STD
+from fastpose.reference.decode import check_refinement
 
 StrPath = str | PathLike[str]
 Triple = tuple[float, float, float]
 
 CHANNEL_ORDERS = ("rgb", "bgr")
+READING = ("refine", "shift", "blur_kernel", "cell_offset", "background")
+"""Fields of a `ModelMeta` that say how the output of a network is read."""
 
 
 class Meta:
@@ -83,7 +86,9 @@ class ModelMeta(Meta):
     official BGR weights were trained with ImageNet's RGB statistics); `keypoints` is None where the weights
     do not say; `codec` says what joints were made into, 'msra', 'udp' or 'simcc' (see `fastpose.codecs`),
     `split_ratio` how many bins of SimCC there are a pixel, and `num_modules` how many residuals at each place
-    of an hourglass. Values that cannot be raise ConfigError.
+    of an hourglass. `refine`, `shift`, `blur_kernel`, `cell_offset` and `background` say how the output is
+    read (`fastpose.models.reading`), None as the codec's weights are published with. Values that cannot be
+    raise ConfigError.
     """
 
     model: str
@@ -96,15 +101,22 @@ class ModelMeta(Meta):
     codec: str = "msra"
     split_ratio: float = 2.0
     num_modules: int = 1
+    refine: str | None = None
+    shift: bool | None = None
+    blur_kernel: int | None = None
+    cell_offset: float | None = None
+    background: bool | None = None
 
     task: ClassVar[str] = "pose"
     outputs_name: ClassVar[str] = "num_joints"
     options: ClassVar[tuple[str, ...]] = (
         "channel_order", "input_size", "keypoints", "mean", "std", "codec", "split_ratio", "num_modules",
+        *READING,
     )  # fmt: skip
     layer_options: ClassVar[tuple[str, ...]] = ("input_size", "split_ratio", "num_modules")
 
     def __post_init__(self) -> None:
+        check_keypoints(self.keypoints)
         for name in ("num_joints", "num_modules"):
             if not _is_count(getattr(self, name)):
                 raise ConfigError(f"{name} must be a whole number above 0, got {getattr(self, name)!r}")
@@ -114,11 +126,25 @@ class ModelMeta(Meta):
             raise ConfigError(f"split_ratio must be above 0 and at most 16, got {self.split_ratio!r}")
         if self.codec != "simcc" and self.split_ratio != 2:
             raise ConfigError(f"split_ratio is of codec 'simcc', not {self.codec!r}")
+        self._check_reading()
         if self.keypoints is not None and self.keypoints.num_joints != self.num_joints:
             raise ConfigError(
                 f"keypoint set {self.keypoints.name!r} has {self.keypoints.num_joints} joints, "
                 f"the model {self.num_joints}: give num_joints={self.keypoints.num_joints}"
             )
+
+    def _check_reading(self) -> None:
+        for name in ("shift", "background"):
+            if getattr(self, name) not in (None, True, False):
+                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        offset = self.cell_offset
+        if offset is not None and (type(offset) not in (int, float) or not -1 <= offset <= 1):
+            raise ConfigError(f"cell_offset must be a share of a cell from -1 to 1, got {offset!r}")
+        try:
+            kernel = 1 if self.blur_kernel is None else self.blur_kernel
+            check_refinement("none" if self.refine is None else self.refine, kernel)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(str(error)) from None
 
     @classmethod
     def from_json(cls, text: str) -> ModelMeta:
@@ -219,6 +245,10 @@ class Network(nn.Module):
     def adapt_names(self, found: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """A file's tensors under this network's names, and the names of those that the network never uses."""
         return found, []
+
+    def conventions_of(self, unused: list[str]) -> dict[str, Any]:
+        """Options of the meta that follow from which tensors of a file the network never uses."""
+        return {}
 
 
 class PoseModel(Network):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from fastpose.device import without_autocast
 from fastpose.errors import ConfigError
+from fastpose.models.fit import COUNTER
 from fastpose.models.hrnet import CONFIGS, STRIDE
 from fastpose.models.hrnet_cls import HRNetBody
 from fastpose.models.meta import ModelMeta, PoseModel, StrPath
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_images, check_input_size
-from fastpose.models.weights import COUNTER, load_weights
+from fastpose.models.weights import load_weights
 from fastpose.nn.frozen_norm import FrozenBatchNorm2d
 from fastpose.nn.init import reset_convolutions
 from fastpose.nn.position import sine_positions
@@ -201,7 +202,8 @@ def prtr_resnet50(num_joints: int = 17, *, weights: StrPath | None = None, **opt
 
     Arguments as for `hrnet_w32`, but where nothing else speaks, input_size is (288, 384) and, as for all
     official weights with a ResNet, the channel order 'bgr', normalised with ImageNet's RGB statistics.
-    Weights of ImageNet (torchvision's names) and of DETR fill the backbone.
+    Weights of ImageNet (torchvision's names) and DETR's official files fill the backbone alone: transformer,
+    queries and heads start fresh, as in the official runs.
     """
     return _create_resnet(50, num_joints, weights, options)
 

@@ -34,7 +34,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Origin:
-    """The implementation whose names and numbers a network has; `verified` says how that was shown here."""
+    """The implementation that a network follows; `verified` says how far, and how that was shown here."""
 
     repository: str
     licence: str
@@ -49,10 +49,13 @@ PYTORCH_POSE = "bearpaw/pytorch-pose"
 PRTR = "mlpc-ucsd/PRTR"
 SEG = "HRNet/HRNet-Semantic-Segmentation"
 MMPOSE = "open-mmlab/mmpose"
+KERAS_HOURGLASS = "yuanyuanli85/Stacked_Hourglass_Network_Keras"
+TF_HRNET = "VXallset/deep-high-resolution-net.TensorFlow"
 
 _NAMES = "names, shapes and parameter count"
 _SIZE = "numbers of tensors and parameters; names by the golden of `hrnet_seg_w48`"
 _COUNTS = "numbers of tensors and parameters, not names: the original was not read"
+_LAYERS = "layers as described, names of tensors are ours; shapes, gradients and training"
 _GOLDEN = "golden numbers of the official code in float64: outputs 1e-6, loss 1e-9, every gradient norm 1e-6"
 
 
@@ -93,6 +96,12 @@ PUBLISHED: dict[str, Origin] = {
     "hourglass8": Origin(HOURGLASS, "BSD-3-Clause", (Score(MPII_OWN, "256x256", "90.2"),), _NAMES),
     "hourglass2_paper": Origin(PYTORCH_POSE, "GPL-3.0", (Score(MPII_PLAIN, "256x256", "86.95"),), _COUNTS),
     "hourglass8_paper": Origin(PYTORCH_POSE, "GPL-3.0", (Score(MPII_PLAIN, "256x256", "88.78"),), _COUNTS),
+    **{
+        f"hourglass{stacks}_{kind}": Origin(KERAS_HOURGLASS, "none stated", (), _LAYERS)
+        for stacks in (2, 8)
+        for kind in ("post", "mobile")
+    },
+    "hrnet_fullres_w32": Origin(TF_HRNET, "MIT", (), _LAYERS),
     "prtr_resnet50": Origin(
         PRTR,
         "Apache-2.0",

@@ -36,6 +36,11 @@ def task_of(name: str) -> str:
     return _tasks[name]
 
 
+def near_models(name: str, most: int = 4) -> list[str]:
+    """At most so many of the other names that `create_model` knows, the one most like `name` first."""
+    return difflib.get_close_matches(name, [known for known in list_models() if known != name], n=most)
+
+
 def create_model(name: str, *args: Any, **options: Any) -> Any:
     """Builds the model `name`, for instance 'hrnet_w32'; the arguments are those of its factory.
 
@@ -55,4 +60,4 @@ def _check_name(name: str) -> None:
     if name not in _factories:
         near = difflib.get_close_matches(str(name), _factories, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown model {name!r}; {hint}known: {', '.join(list_models())}")
+        raise ConfigError(f"unknown model {name!r}; {hint}`fastpose models` lists all {len(_factories)}")

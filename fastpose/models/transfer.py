@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.models.checkpoint_formats import read_checkpoint
+from fastpose.models.fit import COUNTER
 from fastpose.models.meta import Network, StrPath
-from fastpose.models.weights import COUNTER, network_of
+from fastpose.models.prtr import BODY, OLD_BODY
+from fastpose.models.weights import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,8 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
 
     Taken is every tensor of a backbone layer that the file holds under the same name and in the same shape;
     all else stays as it is, also the head. So a pose network starts from one for other joints, PRTR from an
-    HRNet that knows poses, and a pose network from an HRNetV2 for segmentation. Files of `save_weights` also
-    set the channel order and the normalisation that their features expect.
+    HRNet that knows poses and the other way round, and a pose network from an HRNetV2 for segmentation. Files
+    of `save_weights` also set the channel order and the normalisation that their features expect.
 
     Args:
         model: of `fastpose.models`, also inside DDP or torch.compile.
@@ -44,13 +46,8 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if not target.backbone_layers:
         raise ConfigError(f"{target.meta.model} has no backbone to fill; load whole weights of it")
     checkpoint = read_checkpoint(path)
-    given, _ = target.adapt_names(checkpoint.tensors)
     own = _backbone(target)
-    found = {
-        name: given[name]
-        for name, tensor in own.items()
-        if name in given and given[name].shape == tensor.shape
-    }
+    found = _shared(target, checkpoint.tensors, own)
     share = len(found) / len(own)
     if share < LEAST:
         raise CheckpointError(
@@ -62,10 +59,36 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
         features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
         target.meta = target.meta.with_options(features)
     left = tuple(name for name in own if name not in found)
-    fresh = f"; fresh stay {', '.join(_parts(left))}" if left else ""
-    name = target.meta.model
-    logger.info("%s: fills %d of %d tensors in the backbone of %s%s", path, len(found), len(own), name, fresh)
+    _log_filled(path, target.meta.model, len(own), left)
     return left
+
+
+def _log_filled(path: Path, model: str, count: int, left: tuple[str, ...]) -> None:
+    fresh = f"; fresh stay {', '.join(_parts(left))}" if left else ""
+    filled = count - len(left)
+    logger.info("%s: fills %d of %d tensors in the backbone of %s%s", path, filled, count, model, fresh)
+
+
+def _shared(model: Network, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a file that the backbone `own` of the model has in the same shape, under the model's names."""
+    given, _ = model.adapt_names(_without_head(tensors))
+    return {
+        name: given[name]
+        for name, tensor in own.items()
+        if name in given and given[name].shape == tensor.shape
+    }
+
+
+def _without_head(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The body of a network that keeps it under a name of its own, as PRTR does, without that name; the
+    tensors of others as they are."""
+    bodies = {
+        name.removeprefix(prefix): tensor
+        for prefix in (BODY, OLD_BODY)
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    return bodies or tensors
 
 
 def _backbone(model: Network) -> dict[str, Tensor]:

@@ -7,22 +7,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fastpose.errors import CheckpointError
 from fastpose.files import write_atomic
 from fastpose.models.checkpoint_formats import official_names, read_checkpoint, weights_file
+from fastpose.models.fit import all_models, check_fit, outputs_of, shortened
 from fastpose.models.meta import Meta, Network, StrPath
 from fastpose.models.registry import create_model, list_models
 from fastpose.models.safetensors_file import read_safetensors_meta, to_safetensors
 
 logger = logging.getLogger(__name__)
-
-LISTED = 10
-"""Names an error lists of each kind."""
-
-COUNTER = "num_batches_tracked"
-"""BatchNorm's step counter: files of PyTorch before 0.4.1 have none, and nothing here depends on it."""
 
 
 def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
@@ -47,15 +43,17 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if is_backbone:
         expected = {name: own[name] for name in own if name not in head}
         found = _backbone_part(target, found, expected)
-    _check_fit(path, target, found, expected)
+    check_fit(path, target, found, expected)
     target.load_state_dict({**own, **found})
     if checkpoint.meta is not None:
         target.meta = checkpoint.meta
+    else:
+        _adopt(path, target, {**checkpoint.conventions, **target.conventions_of(unused)})
     _log_loaded(path, target, len(found), len(checkpoint.tensors) - len(found), head if is_backbone else [])
     if unused:
         logger.info(
-            "%s: %d tensors that %s never uses left out: %s",
-            path, len(unused), target.meta.model, _shortened(unused),
+            "%s: %d tensors that %s does not take left out: %s",
+            path, len(unused), target.meta.model, shortened(unused),
         )  # fmt: skip
     return tuple(head) if is_backbone else ()
 
@@ -68,7 +66,7 @@ def load_model(path: StrPath) -> Network:
             f"{path}: does not say which model it is for; use create_model(name, outputs, weights=...)"
         )
     if meta.model not in list_models():
-        raise CheckpointError(f"{path}: is for {meta.model!r}; known models: {', '.join(list_models())}")
+        raise CheckpointError(f"{path}: is for {meta.model!r}, which is not known here; {all_models()}")
     return create_model(meta.model, meta.outputs, weights=path)
 
 
@@ -79,19 +77,38 @@ def create_trained(name: str, outputs: int, weights: StrPath, **options: Any) ->
     unset = load_weights(model, weights)
     if unset:
         raise CheckpointError(
-            f"{weights}: an ImageNet backbone, which leaves {', '.join(unset)} untrained; start a training "
-            "from it with model.weights, and evaluate what comes out"
+            f"{weights}: a backbone alone, which leaves {shortened(list(unset), 4)} untrained; start a "
+            "training from it with model.weights, and evaluate what comes out"
         )
     model.meta = model.meta.with_options(options)
     return model
 
 
+def _adopt(path: Path, model: Network, conventions: dict[str, Any]) -> None:
+    """What the names in a file of others say of the meta; told where it is not the network's own."""
+    known = {name: value for name, value in conventions.items() if name in model.meta.options}
+    told = [f"{name}={value}" for name, value in known.items() if getattr(model.meta, name) != value]
+    model.meta = model.meta.with_options(known)
+    if told:
+        logger.info("%s: by its names it goes with %s", path, ", ".join(told))
+
+
 def create_fitting(name: str, weights: StrPath, **options: Any) -> Network:
     """`create_trained` with the number of joints or classes that the file has."""
-    model = create_model(name)
+    return create_trained(name, _outputs_in(weights, name, options), weights, **options)
+
+
+def _outputs_in(weights: StrPath, name: str, options: Mapping[str, Any]) -> int:
+    """What a file says or shows of the outputs of network `name`, else the network's own number."""
+    saved = read_meta(weights)
+    if saved is not None and saved.model == name:
+        return saved.outputs
+    with torch.device("meta"):
+        model = create_model(name)
+        given = {key: options[key] for key in model.meta.layer_options if options.get(key) is not None}
+        model = create_model(name, **given) if given else model
     found, _ = model.adapt_names(read_checkpoint(Path(weights)).tensors)
-    outputs = _outputs_of(model, found, model.state_dict())
-    return create_trained(name, outputs or model.meta.outputs, weights, **options)
+    return outputs_of(model, found, model.state_dict()) or model.meta.outputs
 
 
 def read_meta(path: StrPath) -> Meta | None:
@@ -122,7 +139,7 @@ def save_weights(model: nn.Module, path: StrPath, state_dict: Mapping[str, Tenso
         )
     own = target.state_dict()
     tensors = own if state_dict is None else official_names(dict(state_dict))
-    _check_fit(Path("state_dict"), target, tensors, own)
+    check_fit(Path("state_dict"), target, tensors, own)
     data = to_safetensors(tensors, target.meta)
     write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
@@ -163,73 +180,12 @@ def _backbone_part(
     }
 
 
-def _check_fit(
-    path: Path, model: Network, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> None:
-    """CheckpointError with every kind of difference between `found` and `expected`, joint counts named."""
-    missing = [name for name in expected if name not in found and not name.endswith(COUNTER)]
-    unexpected = [name for name in found if name not in expected]
-    reshaped = [name for name in expected if name in found and _differs(found[name], expected[name])]
-    if not (missing or unexpected or reshaped):
-        return
-    shapes = [f"{name} {_kind(found[name])} instead of {_kind(expected[name])}" for name in reshaped]
-    report = [f"{path}: does not fit {model.meta.model} with {model.meta.counted}"]
-    report += _listing("missing", missing) + _listing("unexpected", unexpected)
-    report += _listing("of another shape or type", shapes)
-    outputs = None if missing or unexpected else _outputs_of(model, found, expected)
-    if outputs is not None:
-        name = model.meta.outputs_name
-        report.append(f"  only {name} differs: create the model with {name}={outputs}")
-    else:
-        report.append(f"  choose the model the file was made for; known: {', '.join(list_models())}")
-    raise CheckpointError("\n".join(report))
-
-
-def _outputs_of(model: Network, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
-    """The number of outputs with which `model` would take `found`; None where that is not what differs.
-
-    Every size that differs must be that of the outputs, or one more (a class for none of them), by the same.
-    """
-    changes = set()
-    for name, tensor in expected.items():
-        if name not in found or found[name].shape == tensor.shape:
-            continue
-        if found[name].ndim != tensor.ndim:
-            return None
-        pairs = zip(tensor.shape, found[name].shape, strict=True)
-        changes |= {(own - model.meta.outputs, other - own) for own, other in pairs if own != other}
-    if len(changes) != 1:
-        return None
-    (extra, change), outputs = changes.pop(), model.meta.outputs
-    return outputs + change if extra in (0, 1) and outputs + change > 0 else None
-
-
-def _differs(a: Tensor, b: Tensor) -> bool:
-    """Floats of any width are taken for each other, whole numbers for floats are not."""
-    return a.shape != b.shape or a.is_floating_point() != b.is_floating_point()
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')}{tuple(tensor.shape)}"
-
-
-def _listing(kind: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"  {kind} ({len(names)}): {_shortened(names)}"]
-
-
-def _shortened(names: list[str]) -> str:
-    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
-
-
 def _log_loaded(path: Path, model: Network, loaded: int, left_out: int, head: Iterable[str]) -> None:
     name = model.meta.model
     if head:
         parts = ", ".join(sorted({key.split(".")[0] for key in head}))
         logger.info(
-            "%s: ImageNet backbone, %d tensors loaded into %s, %d left out; %s keeps its initialisation",
+            "%s: a backbone, %d tensors loaded into %s, %d left out; fresh stay %s",
             path, loaded, name, left_out, parts,
         )  # fmt: skip
     else:

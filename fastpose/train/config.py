@@ -95,9 +95,7 @@ class TrainConfig:
     ohkm_topk: int = 8  # joints that ohkm keeps
     class_weights: list[float] | None = None  # of segmentation losses, one a class
     ohem_threshold: float = 0.9  # ohem: pixels whose class has less probability count
-    ohem_keep: int = (
-        131072  # ohem: and at least so many of batch_size samples; fewer samples keep their share
-    )
+    ohem_keep: int = 131072  # ohem: and at least so many of batch_size samples, or their share
     visible_only: bool = False  # set: only visible joints are matched (official: all)
     amp: Literal["auto", "none", "bf16", "fp16"] = "auto"  # auto: bf16 where the device multiplies it
     channels_last: bool = True  # memory layout
@@ -121,15 +119,15 @@ class ValConfig:
     batch_size: int = 64  # persons at a time
     amp: Literal["none", "auto", "bf16", "fp16"] = "none"  # float32 agrees with the official figures best
     flip_test: bool = True  # average in the mirrored picture
-    shift_heatmap: bool | Literal["auto"] = "auto"  # one-pixel shift of mirrored heatmaps; auto: for msra
+    shift_heatmap: bool | Literal["auto"] = "auto"  # one-pixel shift of mirrored heatmaps; auto: as refine
     window: list[int] | None = None  # width, height of a segmentation network's sliding window; null: whole
     stride_rate: float = 0.6666666666666666  # of the window: how far it slides
     scales: list[float] = field(default_factory=lambda: [1.0])  # of a picture, averaged, for segmentation
     average: Literal["softmax", "exp"] = "softmax"  # over scales and windows; exp: of exp(logits), official
-    refine: Refinement = "auto"  # how a peak becomes a point; auto: quarter for msra, dark_udp for udp
-    blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark(_udp); auto: 11 for data.sigma 2, 17 for 3
-    cell_offset: float = 0.0  # cells added to a heatmap's peak in x and y; pytorch_stacked_hourglass: 0.5
-    background: bool = False  # of queries: the class for no keypoint is in the softmax (INCLUDE_BG_LOGIT)
+    refine: Refinement = "auto"  # how a peak becomes a point; auto: as the weights say, else the codec
+    blur_kernel: int | Literal["auto"] = "auto"  # odd, of dark(_udp); auto: as refine, else by data.sigma
+    cell_offset: float | Literal["auto"] = "auto"  # cells added to a peak in x and y; auto: as refine
+    background: bool | Literal["auto"] = "auto"  # of queries: no keypoint is in the softmax; auto: as refine
     boxes: Literal["gt", "detector"] = "gt"  # annotated boxes or a detector's
     detections: str | None = None  # json of detector boxes; the path may start at data.root
     score_threshold: float = 0.0  # least score of a detector box

@@ -70,7 +70,7 @@ def check_config(config: Config) -> None:
     if Path(name).name != name or name == "..":
         raise ConfigError(f"run.name={name!r}: must be a name, not a path; run.dir is the folder of all runs")
     for key in ("val.cell_offset", "val.in_vis_threshold", "val.oks_threshold", "val.score_threshold"):
-        if not 0 <= _value(config, key) <= 1:
+        if _value(config, key) != "auto" and not 0 <= _value(config, key) <= 1:
             raise ConfigError(f"{key}={_value(config, key)}: must be between 0 and 1")
     if config.train.backbone_lr is not None and not config.train.backbone_lr > 0:
         raise ConfigError(

@@ -18,8 +18,8 @@ Written by `fastpose models --markdown`; `tests/train/test_train_models_page.py`
 
 Parameters and multiply-adds (MAC) are counted from the networks at their default input and outputs. The
 "GFLOPs" of the HRNet papers are MACs / 2^30, and those of SimpleBaseline count transposed convolutions four
-times over, so they differ. fastpose ships no weights; official checkpoints load by name and shape, and
-`fastpose parity` shows what yours computes.
+times over, so they differ. Configurations of `samples/` stand where a network has no published one. fastpose
+ships no weights; official checkpoints load by name and shape, and `fastpose parity` tells what yours compute.
 
 | network | input | M parameters | GMAC | outputs | configurations |
 |---|---|---|---|---|---|
@@ -105,8 +105,10 @@ def write_page() -> str:
 
 
 def _configs_by_model() -> dict[str, list[str]]:
-    found = defaultdict(list)
+    """The published configurations of each network, and where it has none those of the samples."""
+    published: dict[str, list[str]] = defaultdict(list)
+    samples: dict[str, list[str]] = defaultdict(list)
     for name in list_configs():
-        if not name.startswith("samples/"):
-            found[load_config(name, ["data.root=."]).model.name].append(name)
-    return found
+        found = samples if name.startswith("samples/") else published
+        found[load_config(name, ["data.root=."]).model.name].append(name)
+    return samples | published

@@ -201,6 +201,22 @@ def test_refusals(weights, photo, words, message, capsys, tmp_path, monkeypatch)
     assert len(error) < 600, "a list of names in the place of a remedy"
 
 
+def test_a_file_that_is_no_picture_costs_a_line(weights, photo, tmp_path, capsys):
+    notes = photo.with_name("notes.txt")
+    notes.write_text("of this day")
+    nameless = photo.with_name("nameless")
+    nameless.write_bytes(photo.read_bytes())
+    assert predict(weights, notes, photo, nameless, "--no-draw", "--out", tmp_path / "out") == 0
+    assert {row["file_name"] for row in rows(tmp_path / "out")} == {photo.as_posix(), nameless.as_posix()}
+    said = capsys.readouterr().out
+    assert f"skipped: {notes}: not an image (11 bytes without a header of " in said
+    assert "2 persons in 3 pictures, 1 skipped" in said
+    assert predict(weights, notes, "--out", tmp_path / "none") == 2
+    captured = capsys.readouterr()
+    assert f"skipped: {notes}: not an image" in captured.out
+    assert "nobody to predict in 1 picture" in captured.err
+
+
 @pytest.mark.parametrize("name", ["photo.png", "film.MP4"])
 def test_a_picture_in_the_place_of_weights(name, tmp_path, capsys):
     path = tmp_path / name

@@ -61,7 +61,9 @@ def plain(tmp_path_factory):
     return export_model(Heatmaps(), tmp_path_factory.mktemp("engines") / "plain.onnx").path
 
 
-@pytest.mark.parametrize("wrong", [{"flip_test": False}, {"shift": False}, {"refine": "dark"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [{"flip_test": False}, {"shift": False}, {"refine": "dark"}, {"cell_offset": 0.5}], ids=str
+)
 def test_what_the_graph_does_cannot_be_had_otherwise(wrong, decoding):
     engine = load_engine(decoding)
     (name, value), *_ = wrong.items()

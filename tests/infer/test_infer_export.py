@@ -36,7 +36,7 @@ def expected(model, count, spec):
     """What `fastpose predict` would find."""
     options = ForwardOptions(
         torch.device("cpu"), spec.flip_index, spec.flip_test, spec.shift, spec.refine, spec.blur_kernel,
-        mean=spec.meta.mean, std=spec.meta.std,
+        cell_offset=spec.cell_offset, mean=spec.meta.mean, std=spec.meta.std,
     )  # fmt: skip
     return forward_crops(model, crops(count), *boxes(count), options)
 
@@ -48,6 +48,8 @@ DECODED = {
         {"takes": "images", "flip_test": True, "shift": False, "refine": "dark"},
     ),
     "udp": (lambda: Heatmaps("udp"), {"flip_test": True}),
+    "half a cell on": (Heatmaps, {"cell_offset": 0.5}),
+    "udp, half a cell on": (lambda: Heatmaps("udp"), {"cell_offset": 0.5, "refine": "none"}),
     "simcc": (Bins, {"flip_test": True}),
 }
 
@@ -73,15 +75,18 @@ def test_keypoints_in_the_image_are_those_of_prediction(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "strides"), [("msra", (4, 4)), ("udp", (47 / 11, 63 / 15))], ids=["msra", "udp"]
+    ("codec", "offset", "strides"),
+    [("msra", 0.0, (4, 4)), ("udp", 0.0, (47 / 11, 63 / 15)), ("msra", 0.5, (4, 4))],
+    ids=["msra", "udp", "half a cell on"],
 )
-def test_keypoints_in_the_crop_are_cells_times_their_stride(codec, strides, tmp_path):
+def test_keypoints_in_the_crop_are_cells_times_their_stride(codec, offset, strides, tmp_path):
     model = Heatmaps(codec)
-    graph = open_graph(export_model(model, tmp_path / "a.pt2", decode="crop", refine="none").path)
+    options = {"decode": "crop", "refine": "none", "cell_offset": offset}
+    graph = open_graph(export_model(model, tmp_path / "a.pt2", **options).path)
     with torch.no_grad():
         maps = model(normalize_crops(crops(4), model.meta.mean, model.meta.std))[:, 1]
     cell = maps.flatten(2).argmax(-1)
-    wanted = torch.stack((cell % 12, cell // 12), -1) * torch.tensor(strides)
+    wanted = (torch.stack((cell % 12, cell // 12), -1) + offset) * torch.tensor(strides)
     near = (graph(crops(4))["keypoints"] - wanted).norm(dim=-1) < 1e-3
     assert near.float().mean() > 0.95, "all but those on which rounding decides"
 

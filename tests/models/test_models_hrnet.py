@@ -142,7 +142,7 @@ def test_models_are_listed_and_built_by_name() -> None:
     ("arguments", "message"),
     [
         ({"name": "hrnet_w23"}, "did you mean 'hrnet_w32'"),
-        ({"name": "vgg"}, ", hrnet_w18_small, hrnet_w32"),
+        ({"name": "vgg"}, "unknown model 'vgg'; `fastpose models` lists all"),
         ({"colour": "rgb"}, "unknown option 'colour'; known: channel_order, input_size, keypoints"),
         ({"num_joints": 0}, "num_joints must be a whole number above 0, got 0"),
         ({"num_joints": True}, "num_joints must be"),

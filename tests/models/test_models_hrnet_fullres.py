@@ -191,7 +191,7 @@ def test_saved_file_builds_the_network_again(tmp_path: Path, monkeypatch: pytest
     small = HRNetConfig(width=2, layer1_blocks=1, blocks=1, modules=(1, 1, 1))
     monkeypatch.setitem(CONFIGS, "hrnet_w32", small)
     model = hrnet_fullres_w32(14, input_size=(96, 128))
-    assert model.meta == ModelMeta("hrnet_fullres_w32", 14, (96, 128), "rgb")
+    assert model.meta == ModelMeta("hrnet_fullres_w32", 14, (96, 128), "rgb", shift=False)
     save_weights(model, tmp_path / "best.safetensors")
     loaded = load_model(tmp_path / "best.safetensors")
     assert same(loaded, model)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from fastpose.errors import CheckpointError, ConfigError
 from fastpose.models import (
     PRTR,
     create_model,
+    load_backbone,
     load_weights,
     prtr_resnet50,
     prtr_resnet101,
@@ -173,7 +176,7 @@ def test_fresh_parameters() -> None:
         model.reset_parameters("xavier")
 
 
-def save(state: dict[str, Tensor], path: Path) -> Path:
+def save(state: dict[str, Any], path: Path) -> Path:
     torch.save(state, path)
     return path
 
@@ -218,13 +221,38 @@ class TestWeights:
         self.assert_backbone_alone(given, fresh, unset)
         assert f"{classifier}.weight" in caplog.text
 
-    def test_detr_file_fills_the_backbone(self, given: PRTR, fresh: PRTR, tmp_path: Path) -> None:
-        state = dict(given.state_dict())
+    def detr(self, given: PRTR) -> dict[str, Tensor]:
+        """What DETR's files hold: all of PRTR's names but kpt_embed, and a head of boxes and 91 classes."""
+        state = {name: t for name, t in given.state_dict().items() if not name.startswith("kpt_embed.")}
         state["class_embed.weight"], state["class_embed.bias"] = torch.zeros(92, 16), torch.zeros(92)
-        for i in range(3):
-            state[f"bbox_embed.layers.{i}.weight"] = torch.zeros(4, 16)
-        unset = load_weights(fresh, save(state, tmp_path / "detr.pth"))
+        for i, size in enumerate((16, 16, 4)):
+            state[f"bbox_embed.layers.{i}.weight"] = torch.zeros(size, 16)
+            state[f"bbox_embed.layers.{i}.bias"] = torch.zeros(size)
+        return state
+
+    @pytest.mark.parametrize("file", ["bare", "released", "of a training"])
+    def test_detr_file_fills_the_backbone(
+        self, given: PRTR, fresh: PRTR, file: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        state: dict[str, Any] = self.detr(given)
+        if file != "bare":
+            state = {"model": state}
+        if file == "of a training":
+            state |= {"optimizer": {"state": {}}, "epoch": 299, "args": Namespace(lr=1e-4, masks=False)}
+        with caplog.at_level(logging.INFO):
+            unset = load_weights(fresh, save(state, tmp_path / "detr.pth"))
         self.assert_backbone_alone(given, fresh, unset)
+        body = sum(name.startswith(BODY) for name in fresh.state_dict())
+        assert f"a backbone, {body} tensors loaded into tiny" in caplog.text
+        assert "fresh stay class_embed, input_proj, kpt_embed, query_embed, transformer" in caplog.text
+
+    def test_detr_file_is_a_start_of_load_backbone_too(
+        self, given: PRTR, fresh: PRTR, tmp_path: Path
+    ) -> None:
+        before = fresh.query_embed.weight.clone()
+        assert load_backbone(fresh, save({"model": self.detr(given)}, tmp_path / "detr.pth")) == ()
+        assert torch.equal(fresh.backbone[0].body.conv1.weight, given.backbone[0].body.conv1.weight)
+        assert torch.equal(fresh.query_embed.weight, before)
 
     def assert_backbone_alone(self, given: PRTR, fresh: PRTR, unset: tuple[str, ...]) -> None:
         names = set(fresh.state_dict())

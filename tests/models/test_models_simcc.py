@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden_models import fill
 
-from fastpose.codecs import CODECS, settled
+from fastpose.codecs import CODECS
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.models import (
     HRNetConfig,
@@ -19,6 +19,7 @@ from fastpose.models import (
     registry,
     save_weights,
 )
+from fastpose.models.reading import reading_of
 from fastpose.models.simcc import _load, _meta
 
 THIN = HRNetConfig(width=2, layer1_blocks=1, blocks=1, modules=(1, 1, 1))
@@ -213,5 +214,6 @@ def test_files_of_before_say_msra():
 @pytest.mark.parametrize("codec", CODECS)
 def test_what_is_asked_for_comes_before_the_codecs_own(codec):
     own = CODECS[codec]
-    assert settled(codec) == (own.refine, own.shift)
-    assert settled(codec, "dark", not own.shift) == ("dark", not own.shift)
+    meta = ModelMeta("any", 17, codec=codec)
+    assert reading_of(meta)[:2] == (own.refine, own.shift)
+    assert reading_of(meta, refine="dark", shift=not own.shift)[:2] == ("dark", not own.shift)

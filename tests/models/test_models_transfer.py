@@ -63,6 +63,34 @@ def test_prtr_starts_from_a_pose_network(weights):
         assert torch.equal(tensor, expected), name
 
 
+@pytest.mark.parametrize("file", ["prtr.safetensors", "newer.pth", "older.pth"])
+def test_a_pose_network_starts_from_prtr(tmp_path, file):
+    source, path = drawn(prtr(), 0), tmp_path / file
+    given = source.state_dict()
+    prefix = "backbone.body." if file.startswith("older") else "backbone.0.body."
+    if path.suffix == ".safetensors":
+        save_weights(source, path)
+    else:
+        torch.save({name.replace("backbone.0.body.", prefix): given[name] for name in given}, path)
+    model = drawn(pose(), 1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert load_backbone(model, path) == ()
+    for name, tensor in model.state_dict().items():
+        kept = name.startswith("final_layer.") or name.endswith("num_batches_tracked")
+        assert torch.equal(tensor, before[name] if kept else given[f"backbone.0.body.{name}"]), name
+
+
+def test_prtr_starts_from_another_prtr(tmp_path):
+    path = tmp_path / "prtr.safetensors"
+    save_weights(drawn(prtr(), 0), path)
+    model = drawn(prtr(), 1)
+    assert load_backbone(model, path) == ()
+    given, taken = drawn(prtr(), 0).state_dict(), model.state_dict()
+    names = [name for name in taken if name.startswith("backbone.") and "num_batches" not in name]
+    assert all(torch.equal(taken[name], given[name]) for name in names)
+    assert not torch.equal(taken["class_embed.weight"], given["class_embed.weight"])
+
+
 def test_pose_network_starts_from_one_for_segmentation(tmp_path):
     config = HRNetSegConfig(width=4, layer1_blocks=1, blocks=1, modules=(1, 1, 1))
     path = tmp_path / "parts.safetensors"

@@ -6,11 +6,12 @@ import pytest
 import yaml
 
 from fastpose.errors import ConfigError
-from fastpose.train.config import Config
+from fastpose.models import ModelMeta
+from fastpose.train.config import Config, DataConfig, ValConfig
 from fastpose.train.config_check import check_config
 from fastpose.train.config_io import list_configs, load_config, save_config
 from fastpose.train.settings import describe_settings
-from fastpose.train.tasks.pose_validation import blur_kernel
+from fastpose.train.tasks.pose_validation import reading
 
 OFFICIAL = [
     ("coco/hrnet_w32_256x192", "hrnet_w32", [192, 256], 2.0, 128),
@@ -44,11 +45,19 @@ def test_official_experiments(name, model, size, sigma, batch):
 
 
 @pytest.mark.parametrize(
-    ("setting", "sigma", "taps"),
-    [("auto", 2.0, 11), ("auto", 3.0, 17), ("auto", 0.1, 1), ("auto", 40.0, 63), (7, 2.0, 7)],
+    ("setting", "said", "sigma", "taps"),
+    [
+        ("auto", None, 2.0, 11),
+        ("auto", None, 3.0, 17),
+        ("auto", None, 0.1, 1),
+        ("auto", None, 40.0, 63),
+        ("auto", 5, 3.0, 5),
+        (7, 5, 2.0, 7),
+    ],
 )
-def test_taps_of_the_blur(setting, sigma, taps):
-    assert blur_kernel(setting, sigma) == taps
+def test_taps_of_the_blur(setting, said, sigma, taps):
+    config = Config(val=ValConfig(blur_kernel=setting), data=DataConfig(sigma=sigma))
+    assert reading(config, ModelMeta("hrnet_w32", 17, blur_kernel=said)).blur_kernel == taps
 
 
 def test_overrides_take_yaml_values():

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fastpose.classes import BODY_PARTS
 from fastpose.errors import ConfigError
-from fastpose.infer.engines import Engine
 from fastpose.infer.forward import ForwardOptions, forward_crops
 from fastpose.models import ModelMeta, PoseModel, SegmentationMeta, SegmentationModel
 from fastpose.train.config_io import load_config
@@ -152,21 +151,6 @@ def test_targets_that_are_cut_off_are_read_in_the_middle_of_their_cells(flip):
         found = forward_crops(CutOff(joints), crops, center, torch.full((1, 2), 0.32), options).keypoints
         worst[offset] = float((found[0] - joints).abs().max())
     assert worst[0.5] <= 2 + 1e-4 < 3.9 < worst[0.0]
-
-
-@pytest.mark.parametrize("setting", [{"cell_offset": 0.5}, {"background": True}], ids=str)
-def test_a_graph_that_decodes_without_it_is_refused(setting, monkeypatch):
-    engine = Engine.__new__(Engine)
-    PoseModel.__init__(engine, ModelMeta("graph", JOINTS, SIZE))
-    engine.source = "a.onnx"
-    engine.spec = type("Spec", (), {"decode": "crop", "flip_test": False})()
-    monkeypatch.setattr(Engine, "check", lambda self, options: None)
-    crops = torch.zeros(1, 64, 64, 3, dtype=torch.uint8)
-    options = ForwardOptions(CPU, range(JOINTS), flip_test=False, **setting)
-    with pytest.raises(
-        ConfigError, match=rf"a\.onnx: finds keypoints itself, without {next(iter(setting))}="
-    ):
-        forward_crops(engine, crops, torch.zeros(1, 2), torch.ones(1, 2), options)
 
 
 class Slanted(SegmentationModel):

@@ -8,7 +8,7 @@ import torch
 from fastpose.models import create_model, list_models
 from fastpose.models.costs import count_macs, count_parameters
 from fastpose.models.published import PUBLISHED
-from fastpose.train.models_page import models_table, write_page
+from fastpose.train.models_page import model_rows, models_table, write_page
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 
@@ -49,3 +49,33 @@ def test_table_names_the_configurations_of_a_single_network():
     line = models_table(["hrnet_w48"]).splitlines()[1]
     assert line.split()[:2] == ["hrnet_w48", "192x256"]
     assert {"coco/hrnet_w48_256x192", "coco/hrnet_w48_384x288", "mpii/hrnet_w48_256x256"} <= set(line.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "others"),
+    [
+        ("hrnet_fullres_w32", "samples/figures_fullres", "coco/"),
+        ("prtr_hrnet_w18_small", "samples/figures_prtr", "coco/"),
+        ("pose_resnet50", "coco/pose_resnet50_256x192", "samples/"),
+    ],
+)
+def test_samples_stand_where_nothing_is_published(name, config, others):
+    (row,) = model_rows([name])
+    assert config in row.configs
+    assert not any(found.startswith(others) for found in row.configs)
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "licence"),
+    [
+        ("hourglass2_post", "yuanyuanli85/Stacked_Hourglass_Network_Keras", "none stated"),
+        ("hourglass8_mobile", "yuanyuanli85/Stacked_Hourglass_Network_Keras", "none stated"),
+        ("hrnet_fullres_w32", "VXallset/deep-high-resolution-net.TensorFlow", "MIT"),
+    ],
+)
+def test_networks_without_weights_of_others_name_whom_they_follow(name, repository, licence):
+    (line,) = [
+        line for line in PAGE.read_text().splitlines() if line.startswith(f"| `{name}` | {repository}")
+    ]
+    assert f"| {licence} |  |" in line
+    assert "names of tensors are ours" in line

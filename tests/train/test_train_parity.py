@@ -74,7 +74,7 @@ def test_verb_scores_in_every_convention(tmp_path, capsys):
     settings = ["data.figures.val_count=1", "data.figures.image_size=[64, 64]", "data.workers=0"]
     assert main(["parity", "samples/figures_segmentation", str(path), "--data", *settings]) == 0
     _, scores = capsys.readouterr().out.split("in every convention:")
-    titles = [line.split(": 1 pictures")[0] for line in scores.splitlines() if ": 1 pictures" in line]
+    titles = [line.split(": 1 picture")[0] for line in scores.splitlines() if ": 1 picture" in line]
     assert titles == [
         "as configured", "align_corners true", "one scale with flip test", "several scales without flip test",
         "several scales with flip test", "pixels fed as BGR",
@@ -120,3 +120,10 @@ def test_verb_refuses(argv, message, tmp_path, capsys):
     _, path = made("hrnet_w18_small", tmp_path)
     assert main(["parity", *(str(path) if word == "FILE" else word for word in argv)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_help_says_where_the_names_of_networks_and_configurations_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["parity", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "a network of `fastpose models`, or a configuration of `fastpose train --list`" in said

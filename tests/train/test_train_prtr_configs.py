@@ -1,12 +1,17 @@
 """PRTR's shipped configurations against the published settings."""
 
+from importlib.resources import files
+
 import pytest
 import torch
 
+from fastpose.keypoints import MPII_16
 from fastpose.models import create_model
+from fastpose.nn.resnet import ResNetBody
 from fastpose.train.config_io import list_configs, load_config
 from fastpose.train.set_objective import SetObjective
 from fastpose.train.tasks.pose import PoseTask
+from fastpose.train.tasks.pose_data import build_model
 
 NAMES = [name for name in list_configs() if name.startswith(("coco/prtr", "mpii/prtr"))]
 RESNETS = [f"prtr_resnet{depth}" for depth in (50, 101, 152)]
@@ -42,6 +47,34 @@ def test_official_settings(name: str) -> None:
     assert augment.half_body_prob == 0.0
     assert not train.visible_only
     assert config.model.channel_order == "auto"
+
+
+@pytest.mark.parametrize("name", sorted(COCO))
+def test_borrowed_steps_are_marked(name: str) -> None:
+    text = (files("fastpose") / "configs" / f"{name}.yaml").read_text()
+    assert ("steps (train.milestones) are borrowed" in text) == (name != "coco/prtr_resnet50_384x288")
+
+
+@pytest.mark.parametrize(
+    ("model", "start", "warns"),
+    [
+        ("prtr_resnet50", None, True),
+        ("prtr_resnet50", "weights", False),
+        ("prtr_resnet50", "backbone", False),
+        ("prtr_hrnet_w18_small", None, False),
+    ],
+)
+def test_frozen_layers_want_something_to_start_from(model, start, warns, tmp_path, caplog) -> None:
+    settings = ["data.root=x", f"model.name={model}"]
+    if start is not None:
+        path = tmp_path / "resnet50.pth"
+        torch.save(ResNetBody(50).state_dict(), path)
+        settings.append(f"model.{start}={path}")
+    build_model(load_config("mpii/prtr_resnet50_256x256", settings), MPII_16)
+    lines = [record.getMessage() for record in caplog.records if "never learn" in record.getMessage()]
+    assert len(lines) == warns
+    assert all("prtr_resnet50 starts from nothing" in line for line in lines)
+    assert all(line.endswith("model.weights=resnet50.pth") for line in lines)
 
 
 def test_names_are_their_own() -> None:

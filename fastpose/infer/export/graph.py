@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastpose.backend import use_backend
+from fastpose.data.affine import PIXELS_PER_SCALE
 from fastpose.errors import ExportError
 from fastpose.infer.export.spec import GraphSpec
 from fastpose.infer.folded import folded
@@ -81,12 +82,15 @@ def locate(
     heatmaps = found[0]
     how: Any = {"refine": spec.refine, "blur_kernel": spec.blur_kernel, "unit": spec.unit}
     decoded = decode_heatmaps(heatmaps, center, scale, **how)
-    if spec.decode == "image":
-        return decoded
     less = 1 if spec.unit == "size-1" else 0
+    if spec.decode == "image":
+        if spec.cell_offset and scale is not None:
+            cell = PIXELS_PER_SCALE * scale[:, :1, None] / (heatmaps.shape[3] - less)
+            decoded = decoded._replace(keypoints=decoded.keypoints + spec.cell_offset * cell)
+        return decoded
     pixels = zip(spec.meta.input_size, (heatmaps.shape[3], heatmaps.shape[2]), strict=True)
     strides = [(crop - less) / (cells - less) for crop, cells in pixels]
-    x, y = (decoded.keypoints[..., i] * stride for i, stride in enumerate(strides))
+    x, y = ((decoded.keypoints[..., i] + spec.cell_offset) * stride for i, stride in enumerate(strides))
     return decoded._replace(keypoints=torch.stack((x, y), dim=-1))
 
 

@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from fastpose.codecs import CODECS, settled
+from fastpose.codecs import CODECS
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.keypoints import COCO_17, MPII_16
 from fastpose.models.meta import ModelMeta, Network, PoseModel, SegmentationMeta, meta_from_json
+from fastpose.models.reading import reading_of
 from fastpose.reference.decode import check_refinement
 
 KEY = "fastpose"
@@ -42,6 +43,7 @@ class GraphSpec:
         the graph also takes center and scale (B, 2) of the box, as `fastpose.ops.decode_heatmaps` does.
         Keypoints come with score (B, K) and valid (B, K) bool.
     refine, blur_kernel: of keypoints from heatmaps, as in `fastpose.ops.decode_heatmaps`.
+    cell_offset: cells added to a heatmap's peak in x and y.
     """
 
     meta: ModelMeta | SegmentationMeta
@@ -52,6 +54,7 @@ class GraphSpec:
     decode: str | None = None
     refine: str = "quarter"
     blur_kernel: int = 11
+    cell_offset: float = 0.0
 
     def __post_init__(self) -> None:
         if self.network not in OUTPUTS:
@@ -112,16 +115,22 @@ _NOT_INSIDE = {
 
 
 def spec_of(
-    model: Network, *, refine: str = "auto", shift: bool | Literal["auto"] = "auto", **options: Any
+    model: Network,
+    *,
+    refine: str = "auto",
+    shift: bool | Literal["auto"] = "auto",
+    blur_kernel: int | Literal["auto"] = "auto",
+    **options: Any,
 ) -> GraphSpec:
     """A spec for a network of `fastpose.models`, with the fields of `GraphSpec` as options.
 
-    refine, shift: 'auto' is what the codec's weights are published with (`fastpose.codecs`).
+    refine, shift, blur_kernel: 'auto' is what the weights want (`fastpose.models.reading`).
     """
     if not isinstance(model, PoseModel):
         return GraphSpec(model.meta, "logits", **options)
-    refine, shift = settled(model.meta.codec, refine, shift)
-    return GraphSpec(model.meta, model.output, refine=refine, shift=shift, **options)
+    reading = reading_of(model.meta, refine=refine, shift=shift, blur_kernel=blur_kernel)._asdict()
+    del reading["background"]  # of queries, which become joints outside of the graph
+    return GraphSpec(model.meta, model.output, **{**reading, **options})
 
 
 def spec_from_json(text: str | None, source: str) -> GraphSpec:

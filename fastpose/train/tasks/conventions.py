@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from fastpose.codecs import settled
 from fastpose.models import ModelMeta
 from fastpose.train.config import Config
+from fastpose.train.tasks.pose_validation import reading
 
 OTHER_ORDER = {"rgb": "bgr", "bgr": "rgb"}
 SCALES = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
@@ -37,22 +37,22 @@ def pose_conventions(config: Config, meta: ModelMeta, output: str) -> dict[str, 
         found["annotated boxes" if other == "gt" else "detector boxes"] = _with(config, val_boxes=other)
     if config.val.flip_test:
         found["no flip test"] = _with(config, val_flip_test=False)
-    refine, shift = settled(meta.codec, config.val.refine, config.val.shift_heatmap)
+    own = reading(config, meta)
     if config.val.flip_test and output != "queries":
         moved = "the one-pixel shift" if output == "heatmaps" else "aligned bins"
-        found[f"flip test {'without' if shift else 'with'} {moved}"] = _with(
-            config, val_shift_heatmap=not shift
+        found[f"flip test {'without' if own.shift else 'with'} {moved}"] = _with(
+            config, val_shift_heatmap=not own.shift
         )
     if output == "heatmaps":
         for other, name in REFINEMENTS.items():
-            if other != refine and (other != "dark_udp" or meta.codec == "udp"):
+            if other != own.refine and (other != "dark_udp" or meta.codec == "udp"):
                 found[name] = _with(config, val_refine=other)
         if config.data.format == "mpii" and meta.codec == "msra":
-            offset = 0.0 if config.val.cell_offset else MIDDLE
+            offset = 0.0 if own.cell_offset else MIDDLE
             where = "in the middle of cells" if offset else "at whole cells"
             found[f"peaks {where}"] = _with(config, val_cell_offset=offset)
     if output == "queries":
-        background = not config.val.background
+        background = not own.background
         within = "with" if background else "without"
         found[f"softmax {within} the class for no keypoint"] = _with(config, val_background=background)
     if config.data.format != "mpii":

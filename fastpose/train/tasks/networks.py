@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastpose.errors import ConfigError
-from fastpose.models.meta import Network
+from fastpose.models.meta import READING, Network, PoseModel
+from fastpose.models.reading import kernel_for
 from fastpose.models.registry import task_of
 from fastpose.models.transfer import load_backbone
 from fastpose.models.weights import load_weights
@@ -51,6 +53,7 @@ def network_options(config: Config) -> dict[str, Any]:
             "codec": data.codec,
             "split_ratio": data.split_ratio,
             "num_modules": model.num_modules,
+            **_reading(config.val),
         }
     return {name: None if value == "auto" else value for name, value in options.items()}
 
@@ -58,11 +61,21 @@ def network_options(config: Config) -> dict[str, Any]:
 def start_network(network: Network, config: Config, options: dict[str, Any]) -> None:
     """Fresh parameters, and over them the weights or the backbone that training starts from.
 
-    options: of the network's meta, which go before what the files say.
+    options: of the network's meta, which go before what the files say. How the output is read follows from
+    the targets of this training, not from those of the weights.
     """
     network.reset_parameters(config.model.init)
+    fresh = network.meta
     if config.model.weights is not None:
         load_weights(network, config.model.weights)
     elif config.model.backbone is not None:
         load_backbone(network, config.model.backbone)
+    if isinstance(network, PoseModel):
+        own = {name: getattr(fresh, name) for name in READING}
+        network.meta = replace(network.meta, **{**own, "blur_kernel": kernel_for(config.data.sigma)})
     network.meta = network.meta.with_options(options)
+
+
+def _reading(val: ValConfig) -> dict[str, Any]:
+    """How the output is to be read, by the names of a meta's fields."""
+    return {name: getattr(val, "shift_heatmap" if name == "shift" else name) for name in READING}

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from fastpose.codecs import settled
 from fastpose.data.persons import PersonTable
 from fastpose.errors import ConfigError
 from fastpose.infer.evaluation import Evaluation
@@ -20,7 +19,7 @@ from fastpose.train.pictures import save_sheet
 from fastpose.train.simcc_objective import SimCCObjective
 from fastpose.train.tasks.conventions import pose_conventions
 from fastpose.train.tasks.pose_data import build_model, crop_dataset, train_table, val_table
-from fastpose.train.tasks.pose_validation import rows_of, validate
+from fastpose.train.tasks.pose_validation import reading, rows_of, validate
 from fastpose.train.tasks.task import OnBatch
 
 LOSSES = {"heatmaps": ("mse", "keypoint_mse", "ohkm"), "queries": ("set",), "bins": ("kl",)}
@@ -107,8 +106,8 @@ class PoseTask:
         boxes = f"detector boxes from {val.detections}" if val.boxes == "detector" else "annotated boxes"
         flip = "with" if val.flip_test else "without"
         crops = f"crops {width}x{height} {model.meta.channel_order}"
-        refine, _ = settled(model.meta.codec, val.refine)
+        own = reading(self.config, model.meta)
         codec = "" if model.meta.codec == "msra" else f"codec {model.meta.codec}, "
-        other = f", peaks {val.cell_offset:g} cells on" if val.cell_offset else ""
-        other += ", no keypoint in the softmax" if val.background else ""
-        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {refine}{other}"
+        other = f", peaks {own.cell_offset:g} cells on" if own.cell_offset else ""
+        other += ", no keypoint in the softmax" if own.background else ""
+        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {own.refine}{other}"

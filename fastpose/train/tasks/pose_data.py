@@ -23,6 +23,7 @@ from fastpose.models import (
     read_meta,
 )
 from fastpose.models.weights import layer_options
+from fastpose.nn.frozen_norm import FrozenBatchNorm2d
 from fastpose.train.config import Config
 from fastpose.train.tasks.networks import network_options, start_network
 
@@ -72,7 +73,19 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     options |= {option: value for option, value in layers.items() if options.get(option) is None}
     model = pose_model(create_model(name, joints, **options))
     start_network(model, config, options)
+    if config.model.weights is None and config.model.backbone is None:
+        _warn_frozen(model)
     return model
+
+
+def _warn_frozen(model: PoseModel) -> None:
+    """Of a network of which a part that never learns has nothing to start from."""
+    if any(isinstance(module, FrozenBatchNorm2d) for module in model.modules()):
+        logger.warning(
+            "%s starts from nothing, and its frozen BatchNorms and first layers never learn: give ImageNet's "
+            "weights of its backbone, model.weights=%s.pth",
+            model.meta.model, model.meta.model.removeprefix("prtr_"),
+        )  # fmt: skip
 
 
 def pose_model(network: Network) -> PoseModel:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from fastpose.codecs import settled
 from fastpose.data.loader import make_loader
 from fastpose.data.persons import PersonTable
 from fastpose.data.sharding import RowsSampler
@@ -16,19 +15,29 @@ from fastpose.device import autocast_dtype
 from fastpose.infer.chunks import chunk_rows, chunk_size, fixed_chunks, no_predictions, without_padding
 from fastpose.infer.evaluation import Evaluation, ScoreOptions, evaluate_predictions
 from fastpose.infer.forward import ForwardOptions, Predictions, predict_batches
-from fastpose.models import PoseModel
-from fastpose.reference.dark import MAX_BLUR_KERNEL
+from fastpose.models import ModelMeta, PoseModel
+from fastpose.models.reading import Reading, kernel_for, reading_of
 from fastpose.train.config import Config
 from fastpose.train.loading import auto_workers
 from fastpose.train.parallel.distributed import World
 from fastpose.train.tasks.pose_data import crop_dataset
 
 
-def blur_kernel(setting: int | Literal["auto"], sigma: float) -> int:
-    """Taps of the blur of `dark`: as asked, or the published ones, 11 for targets of sigma 2 and 17 for 3."""
-    if setting != "auto":
-        return setting
-    return min(max(2 * round(3 * sigma) - 1, 1), MAX_BLUR_KERNEL)
+def reading(config: Config, meta: ModelMeta) -> Reading:
+    """How the output of a network is read: as `config.val` says, else as its weights do; the taps of a blur
+    that neither gives are those for `data.sigma`."""
+    val = config.val
+    kernel = val.blur_kernel
+    if kernel == "auto" and meta.blur_kernel is None:
+        kernel = kernel_for(config.data.sigma)
+    return reading_of(
+        meta,
+        refine=val.refine,
+        shift=val.shift_heatmap,
+        blur_kernel=kernel,
+        cell_offset=val.cell_offset,
+        background=val.background,
+    )
 
 
 def validate(
@@ -80,16 +89,11 @@ def _predict(
     sampler = RowsSampler(rows.start, rows.stop, val.batch_size // chunk * chunk)
     workers = auto_workers(config.data.workers, device, world.local_size)
     loader = make_loader(dataset, sampler, workers=workers)
-    refine, shift = settled(model.meta.codec, val.refine, val.shift_heatmap)
     options = ForwardOptions(
         device,
         table.keypoints.flip_index,
         flip_test=val.flip_test,
-        shift=shift,
-        refine=refine,
-        blur_kernel=blur_kernel(val.blur_kernel, config.data.sigma),
-        cell_offset=val.cell_offset,
-        background=val.background,
+        **reading(config, model.meta)._asdict(),
         dtype=autocast_dtype(val.amp, device),
         mean=model.meta.mean,
         std=model.meta.std,
