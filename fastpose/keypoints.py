@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastpose.errors import ConfigError
-
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -102,13 +100,3 @@ MPII_16 = KeypointSet(
 )  # fmt: skip
 """MPII order (hrnet lib/dataset/mpii.py). MPII publishes no OKS sigmas: these borrow COCO's for the same
 joints and mmpose's for the rest, and serve only to report OKS on MPII-style data."""
-
-
-def check_keypoints(keypoints: Any) -> KeypointSet | None:
-    """What was given as `keypoints`, which may be None; ConfigError where it is no KeypointSet."""
-    if keypoints is None or isinstance(keypoints, KeypointSet):
-        return keypoints
-    raise ConfigError(
-        f"keypoints: expected a fastpose.keypoints.KeypointSet, got {repr(keypoints)[:80]}; give COCO_17, "
-        "MPII_16 or a KeypointSet(...) of your own, from fastpose.keypoints"
-    )

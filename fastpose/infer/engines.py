@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.infer.engines_open import ENGINES, SUFFIXES, Graph
-from fastpose.models.meta import ModelMeta, PoseModel
+from fastpose.models.meta import ModelMeta
+from fastpose.models.network import PoseModel
 from fastpose.models.reading import Reading, reading_of
 from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.decode import Decoded, to_image

@@ -15,9 +15,10 @@ from fastpose.infer.engines import Engine, load_engine
 from fastpose.infer.engines_open import SUFFIXES
 from fastpose.infer.folded import folded, with_cast_convolutions
 from fastpose.infer.forward import ForwardOptions
-from fastpose.keypoints import COCO_17, MPII_16, KeypointSet, check_keypoints
+from fastpose.keypoints import COCO_17, MPII_16, KeypointSet
 from fastpose.models import ModelMeta, PoseModel, create_trained, list_models, load_model
 from fastpose.models.checkpoint_formats import weights_file
+from fastpose.models.meta import check_keypoints
 from fastpose.models.reading import Reading, reading_of
 from fastpose.models.registry import task_of
 from fastpose.models.weights import create_fitting

@@ -23,7 +23,8 @@ from fastpose.models.hrnet_seg import (
     hrnet_seg_w32,
     hrnet_seg_w48,
 )
-from fastpose.models.meta import Meta, ModelMeta, Network, PoseModel, SegmentationMeta, SegmentationModel
+from fastpose.models.meta import Meta, ModelMeta, SegmentationMeta
+from fastpose.models.network import Network, PoseModel, SegmentationModel
 from fastpose.models.pose_resnet import PoseResNet, pose_resnet50, pose_resnet101, pose_resnet152
 from fastpose.models.prtr import (
     PRTR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastpose.models.meta import Network
+from fastpose.models.network import Network
 from fastpose.models.registry import create_model
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fastpose.errors import CheckpointError
-from fastpose.models.meta import Network
+from fastpose.models.network import Network
 from fastpose.models.registry import list_models, near_models
 
 LISTED = 10

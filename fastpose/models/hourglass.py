@@ -18,7 +18,8 @@ from fastpose.models.hourglass_blocks import (
     conv_block,
     residual,
 )
-from fastpose.models.meta import ModelMeta, PoseModel
+from fastpose.models.meta import ModelMeta
+from fastpose.models.network import PoseModel
 from fastpose.models.sizes import check_images
 
 __all__ = ["Hourglass", "HourglassConfig"]

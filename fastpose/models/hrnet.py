@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.meta import ModelMeta, StrPath
+from fastpose.models.network import PoseModel
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_images, check_input_size
 from fastpose.models.weights import load_weights

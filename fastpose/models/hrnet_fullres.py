@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastpose.models.hrnet import CONFIGS, HRModule, HRNetConfig, Transition
-from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.meta import ModelMeta, StrPath
+from fastpose.models.network import PoseModel
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_images, check_input_size
 from fastpose.models.weights import load_weights

@@ -12,7 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastpose.errors import ConfigError
 from fastpose.models.hrnet import HRModule, HRNetConfig, Transition
-from fastpose.models.meta import SegmentationMeta, SegmentationModel, StrPath
+from fastpose.models.meta import SegmentationMeta, StrPath
+from fastpose.models.network import SegmentationModel
 from fastpose.models.registry import register_segmentation
 from fastpose.models.weights import load_weights
 from fastpose.nn import Bottleneck, conv_bn, residual_layer

@@ -1,18 +1,16 @@
-"""What travels with a network's weights besides the numbers, and the base classes that carry it."""
+"""What travels with a network's weights besides the numbers."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any, ClassVar, Literal, Self
-
-from torch import Tensor, nn
+from typing import Any, ClassVar, Self
 
 from fastpose.classes import ClassSet
 from fastpose.codecs import check_codec
 from fastpose.errors import ConfigError
-from fastpose.keypoints import KeypointSet, check_keypoints
+from fastpose.keypoints import KeypointSet
 from fastpose.nn.normalize import MEAN, STD
 from fastpose.reference.decode import check_refinement
 
@@ -195,6 +193,16 @@ class SegmentationMeta(Meta):
             raise ConfigError(f"{message}: give num_classes={count}")
 
 
+def check_keypoints(keypoints: Any) -> KeypointSet | None:
+    """What was given as `keypoints`, which may be None; ConfigError where it is no KeypointSet."""
+    if keypoints is None or isinstance(keypoints, KeypointSet):
+        return keypoints
+    raise ConfigError(
+        f"keypoints: expected a fastpose.keypoints.KeypointSet, got {repr(keypoints)[:80]}; give COCO_17, "
+        "MPII_16 or a KeypointSet(...) of your own, from fastpose.keypoints"
+    )
+
+
 def meta_from_json(text: str) -> ModelMeta | SegmentationMeta:
     """Inverse of `to_json`; text that is not such a record raises ConfigError."""
     try:
@@ -223,58 +231,3 @@ def _triple(name: str, values: object) -> Triple:
         raise ConfigError(f"{name} must be three numbers, one a channel, got {values!r}")
     first, second, third = map(float, three)
     return first, second, third
-
-
-class Network(nn.Module):
-    """An nn.Module that knows its meta and which of its parts an ImageNet backbone can fill.
-
-    `backbone_layers` are first name segments, `backbone_extra` prefixes of names that only such files have.
-    """
-
-    backbone_layers: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, meta: ModelMeta | SegmentationMeta) -> None:
-        super().__init__()
-        self.meta: Any = meta
-        self.backbone_extra: tuple[str, ...] = ()
-
-    def reset_parameters(self, init: str = "official") -> None:
-        """Draws fresh parameters; what `init` may be is the network's to say."""
-        raise ConfigError(f"{type(self).__name__} has no initialisation {init!r}")
-
-    def adapt_names(self, found: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-        """A file's tensors under this network's names, and the names of those that the network never uses."""
-        return found, []
-
-    def conventions_of(self, unused: list[str]) -> dict[str, Any]:
-        """Options of the meta that follow from which tensors of a file the network never uses."""
-        return {}
-
-
-class PoseModel(Network):
-    """A network that finds joints in crops (B, 3, H, W).
-
-    `output` says what it predicts: 'heatmaps', 'queries' (see `fastpose.models.prtr`) or 'bins' (see
-    `fastpose.models.simcc`). A codec that no such network speaks raises ConfigError, and so does a
-    `num_modules` above 1 where the network has none (`has_modules`).
-    """
-
-    output: ClassVar[Literal["heatmaps", "queries", "bins"]] = "heatmaps"
-    has_modules: ClassVar[bool] = False
-    meta: ModelMeta
-
-    def __init__(self, meta: ModelMeta) -> None:
-        super().__init__(meta)
-        check_codec(meta.codec, meta.model, self.output)
-        if meta.num_modules != 1 and not self.has_modules:
-            raise ConfigError(f"{meta.model}: num_modules={meta.num_modules} is of hourglasses; leave it out")
-
-    def heatmaps(self, output: Tensor) -> list[Tensor]:
-        """The network's output -> its heatmaps (B, K, h, w), the final ones last; a loss takes them all."""
-        return [output]
-
-
-class SegmentationModel(Network):
-    """A network that gives every pixel of an image (B, 3, H, W) a class: logits (B, num_classes, h, w)."""
-
-    meta: SegmentationMeta

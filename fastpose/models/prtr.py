@@ -13,7 +13,8 @@ from fastpose.errors import ConfigError
 from fastpose.models.fit import COUNTER
 from fastpose.models.hrnet import CONFIGS, STRIDE
 from fastpose.models.hrnet_cls import HRNetBody
-from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.meta import ModelMeta, StrPath
+from fastpose.models.network import PoseModel
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_images, check_input_size
 from fastpose.models.weights import load_weights

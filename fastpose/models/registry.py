@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastpose.errors import ConfigError
-from fastpose.models.meta import ModelMeta, Network, SegmentationMeta
+from fastpose.models.meta import ModelMeta, SegmentationMeta
+from fastpose.models.network import Network
 
 Factory = TypeVar("Factory", bound=Callable[..., Network])
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from fastpose.models.hrnet import CONFIGS, STRIDE, HRNet, HRNetConfig
-from fastpose.models.meta import ModelMeta, PoseModel, StrPath
+from fastpose.models.meta import ModelMeta, StrPath
+from fastpose.models.network import PoseModel
 from fastpose.models.pose_resnet import PoseResNet
 from fastpose.models.registry import register_model
 from fastpose.models.sizes import check_input_size

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.models.checkpoint_formats import read_checkpoint
 from fastpose.models.fit import COUNTER
-from fastpose.models.meta import Network, StrPath
+from fastpose.models.meta import StrPath
+from fastpose.models.network import Network
 from fastpose.models.prtr import BODY, OLD_BODY
 from fastpose.models.weights import network_of
 

@@ -14,7 +14,8 @@ from fastpose.errors import CheckpointError
 from fastpose.files import write_atomic
 from fastpose.models.checkpoint_formats import official_names, read_checkpoint, weights_file
 from fastpose.models.fit import all_models, check_fit, outputs_of, shortened
-from fastpose.models.meta import Meta, Network, StrPath
+from fastpose.models.meta import Meta, StrPath
+from fastpose.models.network import Network
 from fastpose.models.registry import create_model, list_models
 from fastpose.models.safetensors_file import read_safetensors_meta, to_safetensors
 

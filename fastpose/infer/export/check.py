@@ -15,7 +15,7 @@ from fastpose.infer.engines_open import Graph
 from fastpose.infer.export.check_crops import check_crops
 from fastpose.infer.export.graph import ExportGraph, locate
 from fastpose.infer.export.spec import GraphSpec
-from fastpose.models.meta import Network
+from fastpose.models.network import Network
 from fastpose.nn.normalize import normalize_crops
 from fastpose.reference.decode import Decoded
 

@@ -13,7 +13,7 @@ from fastpose.data.affine import PIXELS_PER_SCALE
 from fastpose.errors import ExportError
 from fastpose.infer.export.spec import GraphSpec
 from fastpose.infer.folded import folded
-from fastpose.models.meta import Network
+from fastpose.models.network import Network
 from fastpose.reference.decode import Decoded, decode_heatmaps, flip_average
 from fastpose.reference.simcc import decode_simcc, flip_bins
 

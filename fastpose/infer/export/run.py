@@ -22,7 +22,7 @@ from fastpose.infer.export.graph import trace
 from fastpose.infer.export.onnx_file import write_onnx
 from fastpose.infer.export.program_file import write_compiled, write_program
 from fastpose.infer.export.spec import GraphSpec, spec_of
-from fastpose.models.meta import Network
+from fastpose.models.network import Network
 
 Write = Callable[[torch.export.ExportedProgram, GraphSpec, Path], None]
 

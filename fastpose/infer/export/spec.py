@@ -9,7 +9,8 @@ from typing import Any, Literal
 from fastpose.codecs import CODECS
 from fastpose.errors import CheckpointError, ConfigError
 from fastpose.keypoints import COCO_17, MPII_16
-from fastpose.models.meta import ModelMeta, Network, PoseModel, SegmentationMeta, meta_from_json
+from fastpose.models.meta import ModelMeta, SegmentationMeta, meta_from_json
+from fastpose.models.network import Network, PoseModel
 from fastpose.models.reading import reading_of
 from fastpose.reference.decode import check_refinement
 

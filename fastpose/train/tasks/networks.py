@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from fastpose.errors import ConfigError
-from fastpose.models.meta import READING, Network, PoseModel
+from fastpose.models.meta import READING
+from fastpose.models.network import Network, PoseModel
 from fastpose.models.reading import kernel_for
 from fastpose.models.registry import task_of
 from fastpose.models.transfer import load_backbone
