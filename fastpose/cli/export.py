@@ -98,11 +98,11 @@ def _network(weights: Path, args: argparse.Namespace) -> Any:
     from fastpose.models import load_model
     from fastpose.models.weights import create_fitting
     from fastpose.train.config_io import load_config
-    from fastpose.train.tasks.networks import network_options
+    from fastpose.train.tasks.networks import network_options, say_kernel
 
     if args.config:
         config = load_config(args.config, ["data.root=."])
-        model = create_fitting(config.model.name, weights, **network_options(config))
+        model = say_kernel(create_fitting(config.model.name, weights, **network_options(config)), config)
     elif weights.suffix == ".safetensors":
         model = load_model(weights)
     else:

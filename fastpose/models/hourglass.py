@@ -135,9 +135,10 @@ class Hourglass(PoseModel):
 
     def conventions_of(self, unused: list[str]) -> dict[str, Any]:
         """Shortcuts that nobody calls are in files of pytorch_stacked_hourglass, which cuts the centre of a
-        target off to a whole cell and averages the mirrored picture in where it is (utils/group.py)."""
+        target off to a whole cell, moves a peak by a quarter in each axis, and does not shift the mirrored
+        picture (utils/group.py)."""
         official = any(".skip_layer." in name for name in unused)
-        return {"shift": False, "cell_offset": 0.5} if official else {}
+        return {"shift": False, "refine": "quarter_each", "cell_offset": 0.5} if official else {}
 
 
 def _stem(config: HourglassConfig) -> nn.Sequential:

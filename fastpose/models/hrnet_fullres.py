@@ -85,6 +85,9 @@ class HRNetFullRes(PoseModel):
         """
         reset_convolutions(self, init, last=self.final_layer, slope=SLOPE)
 
+    def conventions_of(self, unused: list[str]) -> dict[str, Any]:
+        return {"shift": False}
+
     def forward(self, x: Tensor) -> Tensor:
         check_images("HRNetFullRes", x, STRIDE)
         branches = self.stage2(self.transition1([self.layer1(x)]))

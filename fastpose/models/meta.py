@@ -133,7 +133,7 @@ class ModelMeta(Meta):
 
     def _check_reading(self) -> None:
         for name in ("shift", "background"):
-            if getattr(self, name) not in (None, True, False):
+            if not isinstance(getattr(self, name), bool | None):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         offset = self.cell_offset
         if offset is not None and (type(offset) not in (int, float) or not -1 <= offset <= 1):

@@ -33,7 +33,8 @@ class Network(nn.Module):
         return found, []
 
     def conventions_of(self, unused: list[str]) -> dict[str, Any]:
-        """Options of the meta that follow from which tensors of a file the network never uses."""
+        """Options of the meta that follow from the network, and from which tensors of a file it never uses,
+        where the file itself does not say."""
         return {}
 
 

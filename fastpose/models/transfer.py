@@ -29,7 +29,8 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     Taken is every tensor of a backbone layer that the file holds under the same name and in the same shape;
     all else stays as it is, also the head. So a pose network starts from one for other joints, PRTR from an
     HRNet that knows poses and the other way round, and a pose network from an HRNetV2 for segmentation. Files
-    of `save_weights` also set the channel order and the normalisation that their features expect.
+    of `save_weights` also set the channel order and the normalisation that their features expect, those of
+    mmpose the channel order.
 
     Args:
         model: of `fastpose.models`, also inside DDP or torch.compile.
@@ -59,6 +60,8 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     if checkpoint.meta is not None:
         features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
         target.meta = target.meta.with_options(features)
+    else:
+        target.meta = target.meta.with_options(checkpoint.conventions)
     left = tuple(name for name in own if name not in found)
     _log_filled(path, target.meta.model, len(own), left)
     return left

@@ -46,10 +46,14 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
         found = _backbone_part(target, found, expected)
     check_fit(path, target, found, expected)
     target.load_state_dict({**own, **found})
+    conventions = target.conventions_of(unused)
     if checkpoint.meta is not None:
-        target.meta = checkpoint.meta
+        unsaid = {
+            name: value for name, value in conventions.items() if getattr(checkpoint.meta, name) is None
+        }
+        target.meta = checkpoint.meta.with_options(unsaid)
     else:
-        _adopt(path, target, {**checkpoint.conventions, **target.conventions_of(unused)})
+        _adopt(path, target, {**checkpoint.conventions, **conventions})
     _log_loaded(path, target, len(found), len(checkpoint.tensors) - len(found), head if is_backbone else [])
     if unused:
         logger.info(

@@ -143,7 +143,19 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return None
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise ConfigError(f"{where}: got {value!r}, expected {getattr(hint, '__name__', hint)}")
+    raise ConfigError(f"{where}: got {value!r}, expected {_spelled(hint)}")
+
+
+def _spelled(hint: Any) -> str:
+    """A type as a person would write it, such as 'float or auto'."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_spelled, args))
+    if origin is typing.Literal:
+        return ", ".join(map(str, args))
+    if origin is list:
+        return f"a list of {_spelled(args[0])}"
+    return "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
 
 
 def _override(config: Config, override: str) -> Config:

@@ -89,6 +89,9 @@ def test_overrides_take_yaml_values():
         ("data.flip_pairs=[[1]]", r"pairs of joint numbers"),
         ("data.workers=-2", r"auto or at least 0"),
         ("val.refine=half", r"val.refine: got 'half', must be one of none, quarter, dark"),
+        ("val.blur_kernel=oops", r"val.blur_kernel: got 'oops', expected int or auto"),
+        ("val.cell_offset=oops", r"val.cell_offset: got 'oops', expected float or auto"),
+        ("val.window=oops", r"val.window: got 'oops', expected a list of int or null"),
         ("val.blur_kernel=12", r"val.blur_kernel: expected an odd number from 1 to 63, got 12"),
     ],
 )

@@ -66,6 +66,13 @@ def test_segmentation_objective_follows_settings_and_network():
     assert found.weight.tolist() == [0.5, 1, 1, 1, 1, 1, 1]
 
 
+def test_what_asks_for_nothing_is_no_setting_of_another_task():
+    """As configurations of runs hold it that began before these were left to the weights."""
+    assert task(SEGMENTATION, "val.cell_offset=0.0", "val.background=false").config.val.cell_offset == 0
+    with pytest.raises(ConfigError, match=r"val\.cell_offset=0\.5: is for networks that find keypoints"):
+        task(SEGMENTATION, "val.cell_offset=0.5")
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

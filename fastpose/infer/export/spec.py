@@ -125,13 +125,17 @@ def spec_of(
 ) -> GraphSpec:
     """A spec for a network of `fastpose.models`, with the fields of `GraphSpec` as options.
 
-    refine, shift, blur_kernel: 'auto' is what the weights want (`fastpose.models.reading`).
+    refine, shift, blur_kernel: 'auto' is what the weights want (`fastpose.models.reading`). What is asked for
+    is said by the file, so that it is read like that where the graph leaves it to others.
     """
     if not isinstance(model, PoseModel):
         return GraphSpec(model.meta, "logits", **options)
-    reading = reading_of(model.meta, refine=refine, shift=shift, blur_kernel=blur_kernel)._asdict()
+    asked = {"refine": refine, "shift": shift, "blur_kernel": blur_kernel}
+    asked |= {name: options.pop(name) for name in ("cell_offset",) if name in options}
+    meta = model.meta.with_options({name: value for name, value in asked.items() if value != "auto"})
+    reading = reading_of(meta)._asdict()
     del reading["background"]  # of queries, which become joints outside of the graph
-    return GraphSpec(model.meta, model.output, **{**reading, **options})
+    return GraphSpec(meta, model.output, **reading, **options)
 
 
 def spec_from_json(text: str | None, source: str) -> GraphSpec:

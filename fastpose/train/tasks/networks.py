@@ -18,6 +18,8 @@ _OF_POSES = (
     "background", "blur_kernel", "boxes", "cell_offset", "detections", "in_vis_threshold", "nms",
     "oks_threshold", "refine", "score_threshold", "shift_heatmap",
 )  # fmt: skip
+_OFF = {"background": False, "cell_offset": 0.0}
+"""Values that ask for nothing."""
 _OF_SEGMENTATION = ("average", "scales", "stride_rate", "window")
 
 
@@ -28,7 +30,7 @@ def check_evaluation(config: Config) -> None:
     finds = "gives every pixel a class" if segments else "finds keypoints"
     for key in _OF_POSES if segments else _OF_SEGMENTATION:
         value = getattr(config.val, key)
-        if value != getattr(usual, key):
+        if value not in (getattr(usual, key), _OFF.get(key, getattr(usual, key))):
             other = "networks that find keypoints" if segments else "segmentation networks"
             raise ConfigError(f"val.{key}={value}: is for {other}, and {name} {finds}; leave it out")
 
@@ -57,6 +59,13 @@ def network_options(config: Config) -> dict[str, Any]:
             **_reading(config.val),
         }
     return {name: None if value == "auto" else value for name, value in options.items()}
+
+
+def say_kernel(network: Network, config: Config) -> Network:
+    """The network, which from now on says the taps of DARK's blur for `data.sigma`, where it did not."""
+    if isinstance(network, PoseModel) and network.meta.blur_kernel is None:
+        network.meta = replace(network.meta, blur_kernel=kernel_for(config.data.sigma))
+    return network
 
 
 def start_network(network: Network, config: Config, options: dict[str, Any]) -> None:

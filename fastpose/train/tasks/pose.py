@@ -107,7 +107,10 @@ class PoseTask:
         flip = "with" if val.flip_test else "without"
         crops = f"crops {width}x{height} {model.meta.channel_order}"
         own = reading(self.config, model.meta)
-        codec = "" if model.meta.codec == "msra" else f"codec {model.meta.codec}, "
-        other = f", peaks {own.cell_offset:g} cells on" if own.cell_offset else ""
-        other += ", no keypoint in the softmax" if own.background else ""
-        return f"{count} {boxes}, {crops}, amp {val.amp}, {flip} flip test, {codec}refine {own.refine}{other}"
+        how = [] if model.meta.codec == "msra" else [f"codec {model.meta.codec}"]
+        if model.output == "heatmaps":
+            how.append(f"refine {own.refine}")
+            how += [f"peaks {own.cell_offset:g} cells on"] if own.cell_offset else []
+        elif model.output == "queries":
+            how.append(f"softmax {'with' if own.background else 'without'} the class for no keypoint")
+        return ", ".join([f"{count} {boxes}", crops, f"amp {val.amp}", f"{flip} flip test", *how])

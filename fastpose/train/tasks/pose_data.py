@@ -25,7 +25,7 @@ from fastpose.models import (
 from fastpose.models.weights import layer_options
 from fastpose.nn.frozen_norm import FrozenBatchNorm2d
 from fastpose.train.config import Config
-from fastpose.train.tasks.networks import network_options, start_network
+from fastpose.train.tasks.networks import network_options, say_kernel, start_network
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def build_model(config: Config, keypoints: KeypointSet, trained: str | Path | No
     name, joints = config.model.name, keypoints.num_joints
     if trained is not None:
         _check_meta(trained, options)
-        return pose_model(create_trained(name, joints, trained, **options))
+        return pose_model(say_kernel(create_trained(name, joints, trained, **options), config))
     # What nothing says of the layers is what the weights to start from were made with.
     layers = layer_options(name, config.model.weights)
     options |= {option: value for option, value in layers.items() if options.get(option) is None}
