@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from toy_networks import toy_prtr
 
 from fastpose.classes import BODY_PARTS
 from fastpose.errors import ConfigError
@@ -97,8 +98,11 @@ def test_peaks_are_moved_by_parts_of_a_cell(offset):
 def test_unusual_settings_stand_in_the_title_of_the_scores():
     model, usual = Peak((3, 11)), task_for(load_config("samples/figures", FIGURES))
     other = task_for(load_config("samples/figures", [*FIGURES, "val.cell_offset=0.5", "val.background=true"]))
-    added = other.conditions(model, 2).removeprefix(usual.conditions(model, 2))
-    assert added == ", peaks 0.5 cells on, no keypoint in the softmax"
+    assert other.conditions(model, 2) == f"{usual.conditions(model, 2)}, peaks 0.5 cells on"
+    queries = toy_prtr(JOINTS)
+    assert "refine" not in usual.conditions(queries, 2)
+    assert usual.conditions(queries, 2).endswith("softmax without the class for no keypoint")
+    assert other.conditions(queries, 2).endswith("softmax with the class for no keypoint")
 
 
 @pytest.mark.parametrize("setting", ["val.cell_offset=-0.5", "val.cell_offset=2", "val.cell_offset=.nan"])
