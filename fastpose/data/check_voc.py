@@ -72,14 +72,15 @@ def _read(root: str | os.PathLike[str], split: str, report: DataReport, decode: 
     for row in range(len(table) if decode else 0):
         name = str(table.file_names[row])
         try:
-            labels = table.read(row).labels
-            unknown = table.labels.unknown(str(table.label_names[row]))
+            ignored = table.read(row).labels == IGNORE
         except ImageError as error:
             report.add("labels", name, str(error))
             continue
+        # What is no class has become IGNORE: only then is it worth reading the file again.
+        unknown = table.labels.unknown(str(table.label_names[row])) if ignored.any() else {}
         if unknown:
             report.add("class", name, _told(unknown, table.classes))
-        elif (labels == IGNORE).all():
+        elif ignored.all():
             report.add("class", name, f"every pixel is {IGNORE}, to be ignored; nothing is learnt from it")
 
 

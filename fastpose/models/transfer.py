@@ -47,8 +47,7 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     target, path = network_of(model), Path(path)
     if not target.backbone_layers:
         raise ConfigError(f"{target.meta.model} has no backbone to fill; load whole weights of it")
-    checkpoint = read_checkpoint(path)
-    own = _backbone(target)
+    checkpoint, own = read_checkpoint(path), _backbone(target)
     found = _shared(target, checkpoint.tensors, own)
     share = len(found) / len(own)
     if share < LEAST:
@@ -57,11 +56,10 @@ def load_backbone(model: nn.Module, path: StrPath) -> tuple[str, ...]:
             "start from; take weights of a network with the same backbone"
         )
     target.load_state_dict(found, strict=False)
+    features = checkpoint.conventions
     if checkpoint.meta is not None:
         features = {name: getattr(checkpoint.meta, name) for name in ("channel_order", "mean", "std")}
-        target.meta = target.meta.with_options(features)
-    else:
-        target.meta = target.meta.with_options(checkpoint.conventions)
+    target.meta = target.meta.with_options(features)
     left = tuple(name for name in own if name not in found)
     _log_filled(path, target.meta.model, len(own), left)
     return left

@@ -63,6 +63,15 @@ def load_weights(model: nn.Module, path: StrPath) -> tuple[str, ...]:
     return tuple(head) if is_backbone else ()
 
 
+def _adopt(path: Path, model: Network, conventions: dict[str, Any]) -> None:
+    """What the names in a file of others say of the meta; told where it is not the network's own."""
+    known = {name: value for name, value in conventions.items() if name in model.meta.options}
+    told = [f"{name}={value}" for name, value in known.items() if getattr(model.meta, name) != value]
+    model.meta = model.meta.with_options(known)
+    if told:
+        logger.info("%s: by its names it goes with %s", path, ", ".join(told))
+
+
 def load_model(path: StrPath) -> Network:
     """Builds the model that a file of `save_weights` describes and loads the file into it."""
     meta = read_meta(path)
@@ -87,15 +96,6 @@ def create_trained(name: str, outputs: int, weights: StrPath, **options: Any) ->
         )
     model.meta = model.meta.with_options(options)
     return model
-
-
-def _adopt(path: Path, model: Network, conventions: dict[str, Any]) -> None:
-    """What the names in a file of others say of the meta; told where it is not the network's own."""
-    known = {name: value for name, value in conventions.items() if name in model.meta.options}
-    told = [f"{name}={value}" for name, value in known.items() if getattr(model.meta, name) != value]
-    model.meta = model.meta.with_options(known)
-    if told:
-        logger.info("%s: by its names it goes with %s", path, ", ".join(told))
 
 
 def create_fitting(name: str, weights: StrPath, **options: Any) -> Network:

@@ -72,7 +72,8 @@ def export_model(
             AOTInductor for CPUs like this one, minutes for a large network). None: the first that fits the
             suffix.
         check_on: pictures for the comparison: files, folders or globs, as `check_crops` takes them.
-        options: those of `spec_of`: takes, flip_test, shift, decode, refine, blur_kernel (`GraphSpec`).
+        options: those of `spec_of`: takes, flip_test, shift, decode, refine, blur_kernel and cell_offset
+            (`GraphSpec`).
 
     Raises:
         ConfigError: an argument cannot be.

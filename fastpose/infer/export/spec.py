@@ -121,17 +121,17 @@ def spec_of(
     refine: str = "auto",
     shift: bool | Literal["auto"] = "auto",
     blur_kernel: int | Literal["auto"] = "auto",
+    cell_offset: float | Literal["auto"] = "auto",
     **options: Any,
 ) -> GraphSpec:
     """A spec for a network of `fastpose.models`, with the fields of `GraphSpec` as options.
 
-    refine, shift, blur_kernel: 'auto' is what the weights want (`fastpose.models.reading`). What is asked for
-    is said by the file, so that it is read like that where the graph leaves it to others.
+    refine, shift, blur_kernel, cell_offset: 'auto' is what the weights want (`fastpose.models.reading`). What
+    is asked for is said by the file, so that it is read like that where the graph leaves it to others.
     """
     if not isinstance(model, PoseModel):
         return GraphSpec(model.meta, "logits", **options)
-    asked = {"refine": refine, "shift": shift, "blur_kernel": blur_kernel}
-    asked |= {name: options.pop(name) for name in ("cell_offset",) if name in options}
+    asked = {"refine": refine, "shift": shift, "blur_kernel": blur_kernel, "cell_offset": cell_offset}
     meta = model.meta.with_options({name: value for name, value in asked.items() if value != "auto"})
     reading = reading_of(meta)._asdict()
     del reading["background"]  # of queries, which become joints outside of the graph

@@ -18,8 +18,8 @@ _OF_POSES = (
     "background", "blur_kernel", "boxes", "cell_offset", "detections", "in_vis_threshold", "nms",
     "oks_threshold", "refine", "score_threshold", "shift_heatmap",
 )  # fmt: skip
-_OFF = {"background": False, "cell_offset": 0.0}
-"""Values that ask for nothing."""
+_OFF = {"background": (False,), "cell_offset": (0.0,)}
+"""Values besides the default that ask for nothing."""
 _OF_SEGMENTATION = ("average", "scales", "stride_rate", "window")
 
 
@@ -30,7 +30,7 @@ def check_evaluation(config: Config) -> None:
     finds = "gives every pixel a class" if segments else "finds keypoints"
     for key in _OF_POSES if segments else _OF_SEGMENTATION:
         value = getattr(config.val, key)
-        if value not in (getattr(usual, key), _OFF.get(key, getattr(usual, key))):
+        if value not in (getattr(usual, key), *_OFF.get(key, ())):
             other = "networks that find keypoints" if segments else "segmentation networks"
             raise ConfigError(f"val.{key}={value}: is for {other}, and {name} {finds}; leave it out")
 
@@ -56,9 +56,14 @@ def network_options(config: Config) -> dict[str, Any]:
             "codec": data.codec,
             "split_ratio": data.split_ratio,
             "num_modules": model.num_modules,
-            **_reading(config.val),
+            **reading_settings(config.val),
         }
     return {name: None if value == "auto" else value for name, value in options.items()}
+
+
+def reading_settings(val: ValConfig) -> dict[str, Any]:
+    """How the output is to be read, by the names of `fastpose.models.reading.reading_of`."""
+    return {name: getattr(val, "shift_heatmap" if name == "shift" else name) for name in READING}
 
 
 def say_kernel(network: Network, config: Config) -> Network:
@@ -81,11 +86,6 @@ def start_network(network: Network, config: Config, options: dict[str, Any]) -> 
     elif config.model.backbone is not None:
         load_backbone(network, config.model.backbone)
     if isinstance(network, PoseModel):
-        own = {name: getattr(fresh, name) for name in READING}
-        network.meta = replace(network.meta, **{**own, "blur_kernel": kernel_for(config.data.sigma)})
+        network.meta = replace(network.meta, **{name: getattr(fresh, name) for name in READING})
     network.meta = network.meta.with_options(options)
-
-
-def _reading(val: ValConfig) -> dict[str, Any]:
-    """How the output is to be read, by the names of a meta's fields."""
-    return {name: getattr(val, "shift_heatmap" if name == "shift" else name) for name in READING}
+    say_kernel(network, config)

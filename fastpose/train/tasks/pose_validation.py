@@ -20,24 +20,17 @@ from fastpose.models.reading import Reading, kernel_for, reading_of
 from fastpose.train.config import Config
 from fastpose.train.loading import auto_workers
 from fastpose.train.parallel.distributed import World
+from fastpose.train.tasks.networks import reading_settings
 from fastpose.train.tasks.pose_data import crop_dataset
 
 
 def reading(config: Config, meta: ModelMeta) -> Reading:
     """How the output of a network is read: as `config.val` says, else as its weights do; the taps of a blur
     that neither gives are those for `data.sigma`."""
-    val = config.val
-    kernel = val.blur_kernel
-    if kernel == "auto" and meta.blur_kernel is None:
-        kernel = kernel_for(config.data.sigma)
-    return reading_of(
-        meta,
-        refine=val.refine,
-        shift=val.shift_heatmap,
-        blur_kernel=kernel,
-        cell_offset=val.cell_offset,
-        background=val.background,
-    )
+    asked = reading_settings(config.val)
+    if asked["blur_kernel"] == "auto" and meta.blur_kernel is None:
+        asked["blur_kernel"] = kernel_for(config.data.sigma)
+    return reading_of(meta, **asked)
 
 
 def validate(
