@@ -69,8 +69,13 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: no text; name a configuration or a run folder, and weights by "
+            "--weights or model.weights"
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid yaml: {error}") from error
     if not isinstance(values, dict):

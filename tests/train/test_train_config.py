@@ -126,6 +126,13 @@ def test_wrong_file(text, message, tmp_path):
         load_config(file)
 
 
+def test_weights_in_the_place_of_a_configuration(tmp_path):
+    file = tmp_path / "best.safetensors"
+    file.write_bytes(b"\x00\xdc\xff")
+    with pytest.raises(ConfigError, match=r"best\.safetensors: cannot be read: no text; .*--weights"):
+        load_config(file)
+
+
 def test_missing_configuration_names_the_nearest():
     with pytest.raises(ConfigError, match=r"did you mean 'coco/hrnet_w32_256x192'"):
         load_config("coco/hrnet_w32_256x129")
